@@ -51,6 +51,7 @@ class Agent:
         its = self.components
         its.registrar.stop()
         its.sync.stop()
+        its.asked.stop()
         its.shared_view.stop()
         if self._dependencies.reactions is not None:
             self._dependencies.reactions.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compass.agent.asked_services import AskedServices
 from compass.agent.changes import Changes, ViewReader
 from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
 from compass.agent.local_users import LocalUsers
@@ -46,12 +47,14 @@ class Components:
         responder = ProbeResponder(self.replica, parts.probe, self.upstream) if parts.probe else None
         self.changes = Changes(clock, self.view, readers, self.cache, self.feed, responder)
         self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, _sync_settings(parts))
+        self.asked = AskedServices(clock, self.upstream, self.sync, parts.trusted_users)
         self.registrar = Registrar(parts, self.journal, self.upstream, self.sync)
         relay = ReportRelay(parts, self.upstream)
         checks = ReportChecks(self.replica, parts.probe, self.users)
         self.reports = Reports(parts, self.upstream, relay, self.view, self.changes, checks)
         self.upstream.add_listener(self.registrar)
         self.upstream.add_listener(self.reports)
+        self.upstream.add_listener(self.asked)
 
 
 def _sync_settings(parts: AgentDependencies) -> SyncSettings:

@@ -53,7 +53,10 @@ class LocalApi:
         return pulled.addCallback(self._pulled, service, user)
 
     def _pulled(self, reply: Reply, service: str, user: int) -> Deferred[Dependencies | Refusal]:
-        """Follow a service that a server knows; what does not exist changes nothing on this host or on a server."""
+        """Follow a service that a server knows; what does not exist changes nothing on this host or on a server.
+
+        If no server can be asked, one is asked on the next session.
+        """
         if isinstance(reply, Dependencies):
             return self._followed(service, user)
         known = self._watched(None, service)
@@ -61,6 +64,7 @@ class LocalApi:
             return succeed(known if isinstance(known, Refusal) and known.code == reply.code else reply)
         if isinstance(reply, Refusal) and reply.code == "busy":
             return succeed(reply)
+        self._components.asked.add(service, user)
         return succeed(known)
 
     def _followed(self, service: str, user: int) -> Deferred[Dependencies | Refusal]:

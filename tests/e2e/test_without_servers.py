@@ -148,9 +148,9 @@ def test_a_service_registered_while_the_server_is_stopped_is_in_the_log_afterwar
     place = ("account.openuso", outcome.port)
     eventually(lambda: place in deployment.listeners(), "it is delivered")
     entries = [(e.operation, e.subject, e.address, e.port, e.state) for e in deployment.updates(before)]
-    # Before it the host begins to watch on the service's behalf.
-    assert entries[0][0] == "host-watch"
-    assert entries[1:] == [("register", "account.openuso", world.storage.address, outcome.port, "up")]
+    # With it the host begins to watch on the service's behalf: one commit.
+    assert entries[0] == ("register", "account.openuso", world.storage.address, outcome.port, "up")
+    assert [operation for operation, *_ in entries[1:]] == ["host-watch"]
     assert deployment.listeners()[place].epoch == outcome.epoch
 
 

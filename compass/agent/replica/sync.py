@@ -139,13 +139,13 @@ class ReplicaSync:
         return refusal
 
     def watch_added(self) -> None:
-        """Watch for the services that were added, at once or when the last such watch was long enough ago."""
-        if not self._has_added:
-            return
-        pause = self._next_added_at - self._clock.seconds()
-        if pause > 0.0:
-            self._timers.start_if_idle("added", pause, self.watch_added)
-        else:
+        """Watch for the services that were added: for all that one message adds together, at the permitted rate."""
+        if self._has_added:
+            pause = max(0.0, self._next_added_at - self._clock.seconds())
+            self._timers.start_if_idle("added", pause, self._watch_added)
+
+    def _watch_added(self) -> None:
+        if self._has_added and self._upstream.expected():
             self._watch()
 
     def when_watched(self, service: str) -> Deferred[None]:

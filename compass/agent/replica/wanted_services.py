@@ -53,6 +53,10 @@ class WantedServices:
         """Ids, the one asked for least recently first."""
         return tuple(self._wanted)
 
+    def askers(self, service: str) -> frozenset[int]:
+        """Return the users who asked for a service."""
+        return self._wanted.get(service, frozenset())
+
     def restore(self, services: Iterable[str]) -> None:
         """Add the configured services, those of the last run and the registered ones."""
         every = dict.fromkeys([*self._configured, *services, *sorted(self._registered.services())])

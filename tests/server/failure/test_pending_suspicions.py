@@ -258,6 +258,8 @@ def test_a_report_is_sent_to_the_other_servers(world: Uss, server: SimulatedServ
     reporter.daemon.dependencies("portal.web")
     far = dependant(world, "web2", "gns2")
     world.until(lambda: in_use(world, "web1") == ("service", [2028, 2029]))
+    # The second server reads what web1 watches: it accepts reports of its dependants only.
+    world.until(lambda: second.nameserver.catalogue.hosts["web1"].services == ("portal.web",))
     world.dead.add(WHERE)
     for one in (server, second):
         one.thread.hanging = True
