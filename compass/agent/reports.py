@@ -1,10 +1,10 @@
 """Failure reports of local programs (function 2.5): the life of each until a server has it.
 
-This host stops using a reported listener at once, whatever a server will find, and probes it: if it serves, the report
-was false, and the user who made it is not believed before a probe for a while. Nor is any user before the last usable
-listener of a service goes out of use. A report that no server could commit is
-kept and repeated, on each new session and after a pause, until a server has it or it is too old to mean anything; if
-the store is unavailable, the other servers are informed directly, because their hosts are concerned, too.
+This host stops using a reported listener at once, unless it is the last usable one of its service, and probes it. If it
+serves, the report was false: it goes to no server, and the user who made it is not believed before a probe for a while.
+A report that no server could commit is kept and repeated, on each new session and after a pause, until a server has it
+or it is too old to mean anything; if the store is unavailable, the other servers are informed directly, because their
+hosts are concerned, too.
 """
 
 from __future__ import annotations
@@ -28,6 +28,10 @@ from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Listener, ListenerKey
 from compass.system.timers import Timers
+
+CHECK_PATIENCE_SECONDS = 0.04
+"""Time in which a listener has to answer this host's own probe before the report of a user who is believed counts: a
+round trip through any network of a site. A service that hangs is then known everywhere within a tenth of a second."""
 
 
 class Reports:
@@ -72,39 +76,53 @@ class Reports:
         if request.state != "unreachable" or row is None or row.state not in USABLE:
             return self._deliver(request, key, repeatable=False)
         if not self._checks.can_probe:
-            return self._suspect(request, row)
-        if not self._users.is_believed(user) or self._is_last_usable(row):
-            return self._checks.check(row, user).addCallback(self._suspect_if_dead, request, row, user)
-        answer = self._suspect(request, row)
-        self._checks.check(row, user).addCallback(self._trust_if_alive, request, row, user)
+            self._suspect(request, row)
+            return self._deliver(request, key)
+        return self._check(request, row, user)
+
+    def _check(self, request: LocalReport, row: Listener, user: int) -> Deferred[Outcome | Refusal]:
+        """Probe a reported listener; deliver the report if the probe fails, or if it lasts and the user is believed."""
+        key, answer, patience = _key_of(row), Deferred[Outcome | Refusal](), object()
+        is_believed = self._users.is_believed(user)
+        is_hidden = is_believed and not self._is_last_usable(row)
+
+        def deliver() -> None:
+            self._suspect(request, row)
+            self._deliver(request, key).chainDeferred(answer)
+
+        def probed(problem: str | None) -> None:
+            is_delivered = is_believed and patience not in self._timers
+            self._timers.cancel(patience)
+            if problem == "":
+                self._refuted(request, row, user)
+            if is_delivered:
+                return
+            if problem or (problem is None and is_hidden):
+                deliver()
+            elif problem is None:
+                answer.callback(
+                    Refusal("busy", "other reports of this user are being checked", retry_after_seconds=1.0)
+                )
+            else:
+                answer.callback(Outcome(row.state, *key, revision=self._view.replica.catalogue.revision))
+
+        if is_hidden:
+            self._suspect(request, row)
+        if is_believed:
+            self._timers.start(patience, CHECK_PATIENCE_SECONDS, deliver)
+        self._checks.check(row, user).addCallback(probed)
         return answer
 
-    def _suspect(self, request: LocalReport, row: Listener) -> Deferred[Outcome | Refusal]:
+    def _suspect(self, request: LocalReport, row: Listener) -> None:
         self._view.suspicions.add(request, row, self._clock.seconds())
         self._changes.view_changed()
-        return self._deliver(request, _key_of(row))
 
-    def _suspect_if_dead(
-        self, problem: str | None, request: LocalReport, row: Listener, user: int
-    ) -> Outcome | Refusal | Deferred[Outcome | Refusal]:
-        """Believe a report if this host's own probe failed."""
-        if problem is None:
-            return Refusal("busy", "other reports of this user are being checked", retry_after_seconds=1.0)
-        if problem:
-            return self._suspect(request, row)
-        self._refuted(user)
-        return Outcome(row.state, *_key_of(row), revision=self._view.replica.catalogue.revision)
-
-    def _trust_if_alive(self, problem: str | None, request: LocalReport, row: Listener, user: int) -> None:
-        """Withdraw a suspicion if the listener answered this host's own probe."""
-        if problem == "":
-            self._refuted(user)
-            self._view.suspicions.dismiss(_key_of(row), request)
-            self._changes.view_changed()
-
-    def _refuted(self, user: int) -> None:
+    def _refuted(self, request: LocalReport, row: Listener, user: int) -> None:
+        """Withdraw the suspicion, if there is one, and do not believe the user for a while."""
         self.counts["refuted"] += 1
         self._users.refuted(user)
+        self._view.suspicions.dismiss(_key_of(row), request)
+        self._changes.view_changed()
 
     def _is_last_usable(self, row: Listener) -> bool:
         peers = self._view.catalogue.listeners.get(row.service, {}).values()

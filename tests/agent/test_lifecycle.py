@@ -273,6 +273,7 @@ def test_a_false_report_is_retracted(world: Hosts, tokens: dict[str, str]) -> No
     for port in (2028, 2029):
         world.wait(provider.register(wish(tokens[CHINA], port=port)))
     world.run(0.05)
+    world.apart.add(("user", "10.0.0.1"))
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028))).state == "suspect"
     world.run(1)
     assert ports(user) == ("service", {2028, 2029})
@@ -286,6 +287,7 @@ def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
     for port in (2028, 2029):
         world.wait(provider.register(wish(tokens[CHINA], port=port)))
     world.run(0.05)
+    world.dead.add(("10.0.0.1", 2028))
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail="x" * 300))).code == "bad-value"
     assert ports(user) == ("service", {2028, 2029})
     world.fall()

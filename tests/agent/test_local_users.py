@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 
 from compass.agent import local_users, report_checks
 from compass.agent.local_users import LocalUsers
 from compass.agent.registration import journal
 from compass.agent.replica.replica import Replica
+from compass.agent.replica.wanted_services import WANTED_PER_USER_MAX
+from compass.agent.reports import CHECK_PATIENCE_SECONDS
 from compass.model.host_api import LocalRegister, LocalReport
 from compass.model.replies import Dependencies, Refusal
 from compass.model.requests import Apply
@@ -217,10 +219,9 @@ def test_after_a_false_report_nothing_is_hidden_on_that_user_s_word(world: Hosts
     assert ports(user) == ("service", {1})
 
 
-def test_no_report_of_a_liar_reaches_a_server(world: Hosts, tokens: dict[str, str]) -> None:
-    """The reputation of the host is that of its honest users: after the first one nothing false is passed on."""
+def test_no_false_report_reaches_a_server(world: Hosts, tokens: dict[str, str]) -> None:
+    """What answers this host's own probe is not reported, not even once: the log has no row of a liar."""
     user = two_listeners(world, tokens)
-    world.wait(user.report(report(1), MALLORY))
     world.run(1)
     revision = world.catalogue.revision
     for _ in range(50):
@@ -228,6 +229,39 @@ def test_no_report_of_a_liar_reaches_a_server(world: Hosts, tokens: dict[str, st
         world.wait(user.report(report(2), MALLORY))
     world.run(1)
     assert world.catalogue.revision == revision
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_listener_that_hangs_is_reported_before_its_probe_ends(
+    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A user who is believed waits a moment for the probe, whether it is the last usable listener or not; one who is
+    not believed waits until it ends. If the probe finds it alive after all, the suspicion ends."""
+    user = two_listeners(world, tokens)
+    if number == 1:
+        world.dead.add(("10.0.0.1", 2))
+        world.wait(user.report(report(2), ALICE))
+    probes: list[Deferred[str]] = []
+    checks = world.hosts["user"].agent.components.reports._checks
+
+    def probe(*_: object) -> Deferred[str]:
+        probes.append(Deferred())
+        return probes[-1]
+
+    monkeypatch.setattr(checks, "_probe", probe)
+    world.fall()
+    answers: list[Any] = []
+    user.report(report(1), MALLORY).addCallback(answers.append)
+    assert (1 in ports(user)[1]) == (number == 1), "the last one is not hidden before it is probed"
+    world.run(CHECK_PATIENCE_SECONDS + 0.001)
+    assert answers[0].state == "pending" and 1 not in ports(user)[1]
+    probes[0].callback("")
+    assert 1 in ports(user)[1]
+    user.report(report(1), MALLORY).addCallback(answers.append)
+    world.run(1)
+    assert len(answers) == 1 and 1 in ports(user)[1]
+    probes[1].callback("connection refused")
+    assert answers[1].state == "pending" and 1 not in ports(user)[1]
 
 
 def test_reports_are_bounded_for_each_user(
@@ -336,12 +370,44 @@ def test_what_a_host_watches_is_committed_at_most_once_a_second(world: Hosts, to
 
 
 def test_a_service_is_asked_for_while_no_server_is_there(world: Hosts, tokens: dict[str, str]) -> None:
-    """Nothing is known of it, and nothing is kept of it."""
+    """Nothing is known of it yet; a server is asked on the next session, and only what exists is followed."""
     user = world.daemon("user")
     world.fall()
-    answer = world.wait(user.dependencies("www.web", ALICE))
-    assert isinstance(answer, Refusal) and answer.code == "not-ready" and answer.retry_after_seconds
+    for service in ("www.web", *(f"x{number}.web" for number in range(WANTED_PER_USER_MAX + 1))):
+        answer = world.wait(user.dependencies(service, ALICE if service == "www.web" else MALLORY))
+        assert isinstance(answer, Refusal) and answer.code == "not-ready" and answer.retry_after_seconds
     world.serve()
+    assert len(world.hosts["user"].agent.components.asked) == 1 + WANTED_PER_USER_MAX
+    revision = world.catalogue.revision
     world.run(5)
-    assert user.status().services == ()
+    assert user.status().services == ("www.web",) and len(world.hosts["user"].agent.components.asked) == 0
+    assert [change.operation for change in world.store.changes_after(revision, 100)] == ["host-watch"]
     assert isinstance(world.wait(user.dependencies("www.web", ALICE)), Dependencies)
+
+
+def test_a_server_that_cannot_say_whether_a_service_exists_is_asked_again(
+    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the same session, after a pause."""
+    user = world.daemon("user")
+    upstream, refusals = world.hosts["user"].upstream, [Refusal("not-ready", "loading")] * 2
+    ask = upstream.ask
+    monkeypatch.setattr(upstream, "ask", lambda request: succeed(refusals.pop()) if refusals else ask(request))
+    assert world.wait(user.dependencies("www.web", ALICE)).code == "not-ready"
+    world.run(3)
+    assert user.status().services == ("www.web",) and not refusals
+
+
+def test_a_first_registration_is_one_commit(world: Hosts, tokens: dict[str, str]) -> None:
+    """The host's row gains the service with it, and no watch that was sent before the reply takes it away again."""
+    provider = world.daemon("provider")
+    world.run(1.5)
+    revision, answers = world.catalogue.revision, list[Any]()
+    for service in (CHINA, "www.web", "one.openuso"):
+        provider.register(wish(tokens[service], service)).addCallback(answers.append)
+        world.run(0.003)
+    world.run(90)
+    assert [answer.state for answer in answers] == ["up"] * 3
+    operations = [change.operation for change in world.store.changes_after(revision, 100)]
+    assert operations == ["register", "host-watch"] * 3
+    assert set(world.catalogue.hosts["provider"].services) == {CHINA, "www.web", "one.openuso"}

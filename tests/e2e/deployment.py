@@ -246,6 +246,13 @@ class Deployment:
         )
         return IdentityFiles(files.certificate, files.key, self.directory / "authority.crt")
 
+    def identity_of(self, host: Host) -> IdentityFiles:
+        """The files of a host's daemon."""
+        at = self.directory / host.name
+        return IdentityFiles(
+            at.with_name(f"{at.name}.crt"), at.with_name(f"{at.name}.key"), at.with_name("authority.crt")
+        )
+
     def relay(self) -> Relay:
         """A counting way to the server."""
         relay = Relay(self.address, (self.address, self.port))

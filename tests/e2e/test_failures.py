@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from compass.model.host_api import LocalReport
-from compass.model.replies import Rows
-from compass.model.requests import Fetch
+from compass.model.replies import Reported, Rows
+from compass.model.requests import Fetch, Report
 from compass.model.rows import Alert
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import WORLD, Deployment, Host, free_port
@@ -68,7 +68,12 @@ def test_a_false_report_removes_nothing_healthy(world: Deployment) -> None:
     dependant = world.watch(other)
     eventually(lambda: service.port in web.resolved(service.name)[1], "the reporter knows it")
     mark = dependant.mark()
-    web.api.report(LocalReport(service.name, storage.address, service.port))
+    revision = world.revision
+    assert web.api.report(LocalReport(service.name, storage.address, service.port)).state == "up"
+    assert world.updates(revision) == [], "the host's own probe refutes it"
+    # As a host reports that cannot reach what others can.
+    report = Report(service.name, storage.address, service.port)
+    assert world.ask(report, Reported, world.identity_of(web)).state == "suspect"
     dependant.told(service.name, "suspect", service.port, mark)
     dependant.told(service.name, "up", service.port, mark)
     assert [name for name in _alerts(world) if f":{service.port}" in name] == []

@@ -22,6 +22,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.logger import LogEvent, LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 
+from compass.agent.local_users import GUESS_SECONDS
 from compass.agent.metrics import AgentMetrics
 from compass.gateway.host_api.routes import site
 from compass.gateway.http.status_codes import STATUS
@@ -182,6 +183,9 @@ class Api:
         else:
             self.world.server()
         self.world.run(self.random.random() * 3)
+        if self.random.random() < 0.5:
+            # Long enough for wrong credentials to be forgotten: registrations may then be pending.
+            self.world.run(GUESS_SECONDS)
 
     def finish(self) -> None:
         """Close every connection; whatever waited must end without a word."""

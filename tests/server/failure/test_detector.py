@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compass.agent.replica import disk_cache
-from compass.model.host_api import LocalRegister, LocalReport, Outcome
+from compass.model.host_api import LocalRegister, Outcome
 from compass.model.replies import CaseFile, Registered, Reported
 from compass.model.requests import Drain, Examine, Fetch, Findings, Put, Register, Report
 from compass.model.rows import Category, Listener, Policy
@@ -43,8 +43,9 @@ def register(world: Uss, port: int = 2028, host: str = "store1", service: str = 
 
 
 def report(world: Uss, outcome: Outcome, by: str = "web1") -> Any:
-    request = LocalReport(outcome.service, outcome.address, outcome.port, reporter="portal.web")
-    return world.wait(world.hosts[by].daemon.report(request))
+    """Report as a host that has not probed before: a false report gets no further than the reporter's own daemon."""
+    request = Report(outcome.service, outcome.address, outcome.port, reporter="portal.web")
+    return world.wait(world.hosts[by].upstream.ask(request))
 
 
 def row_of(world: Uss, outcome: Outcome) -> Listener:
