@@ -21,6 +21,7 @@ from compass.server.router import Router
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.session import Redirect, Session, SessionContext, origin_of
+from compass.server.sessions.write_turns import WriteTurns
 from compass.wire.events import AcknowledgementReceived
 from compass.wire.messages import Answer
 
@@ -59,7 +60,8 @@ class Server(Factory):
     def __init__(self, name: str, software: str, dependencies: ServerDependencies) -> None:
         clock = dependencies.clock
         connections = ConnectionLimits(dependencies)
-        sessions = SessionContext(clock, dependencies.peer_of, connections, Loading(), dependencies.addresses_of)
+        turns = WriteTurns(clock)
+        sessions = SessionContext(clock, dependencies.peer_of, connections, Loading(), turns, dependencies.addresses_of)
         drain = HostDrain(clock, connections)
         self.name = name
         self.connections = connections

@@ -226,6 +226,11 @@ class ServerConnection(Connection):
             self.state = "ended"
 
     @property
+    def is_streaming(self) -> bool:
+        """True if parts of a message follow what is queued."""
+        return self._has_behind
+
+    @property
     def unacknowledged(self) -> int:
         """First pushed revision that may not be acknowledged yet; 0 if all are."""
         return self._awaited[0].first if self._awaited else 0

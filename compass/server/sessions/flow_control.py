@@ -1,6 +1,6 @@
 """Flow control: a session writes no faster than its peer reads, and keeps little for a peer that reads slowly (P10).
 
-What the transport does not accept is queued. A host whose queue is full is lagging: its queued notices are dropped,
+What the transport does not accept is queued. Messages in parts are written in turns with other sessions. A host whose queue is full is lagging: its queued notices are dropped,
 none is queued any longer, and when it reads again the server sends at once all that it missed. A peer that does not
 read at all is disconnected, and resumes on its next session.
 """
@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from compass.model.interfaces import Clock, Stream, Timer
 from compass.model.rules.draft import Principal
+from compass.server.sessions.write_turns import WriteTurns
 from compass.wire import limits
 from compass.wire.messages import Inquiry
 from compass.wire.server_connection import ServerConnection
@@ -49,7 +50,7 @@ class FlowControl(TwistedProtocol):
 
     log = Logger()
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, turns: WriteTurns) -> None:
         self.asker = Principal("host", "", "")
         """The peer; without a name until its certificate is verified."""
         self.host = ""
@@ -63,6 +64,9 @@ class FlowControl(TwistedProtocol):
         self._timer: Timer | None = None
         self._paused = False
         """The transport's buffer is full."""
+        self._turns = turns
+        self._awaits_turn = False
+        """The next part of a message waits for this session's turn."""
         self._receiving = False
         """Received octets are being handled; what is to be sent is gathered until all of them are."""
         self._source: CatchUpSource | None = None
@@ -147,7 +151,7 @@ class FlowControl(TwistedProtocol):
             self._stream.write(encoded)
             if self._timer is None or not self._timer.active():
                 self._set_timer(connection)
-        elif self._paused and _queued(connection) + len(encoded) > limits.SEND_QUEUE_MAX:
+        elif (self._paused or self._awaits_turn) and _queued(connection) + len(encoded) > limits.SEND_QUEUE_MAX:
             self._drop_pushes(connection, revision - 1)
         else:
             connection.push(encoded, revision, now)
@@ -224,16 +228,31 @@ class FlowControl(TwistedProtocol):
             return
         if connection.octets_to_send:
             self._write_out(connection)
-        if self._complete_to is not None and not self._paused and connection.state == "open":
+        if self._complete_to is not None and not (self._paused or self._awaits_turn) and connection.state == "open":
             self._catch_up(connection, self._complete_to)
         if self._paused:
             self._disconnect_unless_bounded(connection)
         self._set_timer(connection)
 
     def _write_out(self, connection: ServerConnection) -> None:
-        """Write as much as the transport accepts without holding it for long."""
-        while connection.octets_to_send and not self._paused:
+        """Write as much as the transport accepts; of a message in parts one part, and the next one at the next turn."""
+        while connection.octets_to_send and not (self._paused or self._awaits_turn):
             self._stream.write(connection.bytes_to_send(limits.WRITE_OCTETS))
+            if connection.is_streaming:
+                self._awaits_turn = True
+                self._turns.request(self)
+
+    def take_turn(self) -> int:
+        """Write the next part of a message, unless the transport does not accept it. Returns the octets."""
+        self._awaits_turn = False
+        connection = self._connection
+        if connection is None or connection.state == "ended" or self._paused:
+            return 0
+        # Until now the peer has waited for this server, not the server for the peer.
+        connection.peer_consumed(self._clock.seconds())
+        octets = min(connection.octets_to_send, limits.WRITE_OCTETS)
+        self._flush()
+        return octets
 
     def _catch_up(self, connection: ServerConnection, since: int) -> None:
         """Send a lagging host that reads again all that it missed."""

@@ -21,6 +21,7 @@ from compass.model.replies import Refusal
 from compass.model.requests import Request, Watch
 from compass.model.rules.draft import Principal
 from compass.server.sessions.flow_control import FlowControl
+from compass.server.sessions.write_turns import WriteTurns
 from compass.wire import limits
 from compass.wire.events import AcknowledgementReceived, Event, RequestReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Answer, Hello
@@ -100,6 +101,7 @@ class SessionContext(msgspec.Struct, eq=False):
     limits: SessionLimits
     handler: SessionHandler
     """The server's handler; replaced when the catalogue is loaded."""
+    turns: WriteTurns
     addresses_of: AddressesOf = lambda stream: ()
     refusals: Counter[str] = msgspec.field(default_factory=Counter)
     """Requests that were refused, by code."""
@@ -110,7 +112,7 @@ class Session(FlowControl):
 
     def __init__(self, context: SessionContext, dialled: str = "") -> None:
         """`dialled`: the host that this server connected to; empty: the peer connected."""
-        super().__init__(context.clock)
+        super().__init__(context.clock, context.turns)
         self.dialled = dialled
         self.left = False
         """The connection was closed properly, by either side, not lost."""
@@ -267,6 +269,8 @@ class Session(FlowControl):
         if connection is None:
             self._abort("no hello in time")
         else:
+            if self._awaits_turn:
+                connection.peer_consumed(self._clock.seconds())
             for event in connection.expire(self._clock.seconds()):
                 self._handle(connection, event)
             self._set_timer(connection)
