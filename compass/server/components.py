@@ -12,6 +12,7 @@ from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.alerts.refused_hosts import RefusedHosts
+from compass.server.cluster.double_sessions import DoubleSessions
 from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
 from compass.server.commit.committer import Committer
@@ -111,7 +112,8 @@ class Components:
         self.status = StatusReporter(identity, sources)
         self.membership = Membership(clock, servers, cluster, self.status, publisher)
         self.hosts = HostEvents(presence, self.membership, pending, detector, self.alerts, self.dialer)
-        self.membership.subscriber = self.hosts
+        self.double_sessions = DoubleSessions(clock, committer, publisher, cluster, identity.principal)
+        self.membership.subscribers = (self.hosts, self.double_sessions)
         self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
         self.logs = LogReader(clock, committer, access)
         self.trimmer = LogTrimmer(clock, access, given.keep)

@@ -52,7 +52,7 @@ class Membership:
         self, clock: Clock, access: ClusterAccess, cluster: ClusterView, status: StatusReporter, publisher: Publisher
     ) -> None:
         self.cluster = cluster
-        self.subscriber: MembershipSubscriber | None = None
+        self.subscribers: tuple[MembershipSubscriber, ...] = ()
         self._access = access
         self._status = status
         self._publisher = publisher
@@ -141,8 +141,8 @@ class Membership:
             if one.state != "here" and self._publisher.session_of(one.host) is not None:
                 # The host was at that server for a moment, which has written so later than this one.
                 self.host_connected(one.host)
-        if self._has_joined and self.subscriber is not None:
-            self.subscriber.membership_changed(change)
+        for subscriber in self.subscribers if self._has_joined else ():
+            subscriber.membership_changed(change)
 
     def _is_newer(self, entry: Presence) -> bool:
         """Return whether another server's entry is newer than the one of that host that is still to be written."""

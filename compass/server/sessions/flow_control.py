@@ -1,8 +1,9 @@
 """Flow control: a session writes no faster than its peer reads, and keeps little for a peer that reads slowly (P10).
 
-What the transport does not accept is queued. Messages in parts are written in turns with other sessions. A host whose queue is full is lagging: its queued notices are dropped,
-none is queued any longer, and when it reads again the server sends at once all that it missed. A peer that does not
-read at all is disconnected, and resumes on its next session.
+What the transport does not accept is queued, and messages in parts are written in turns with other sessions. A host
+whose queue is full is lagging: its queued notices are dropped, none is queued any longer, and when it reads again the
+server sends at once all that it missed. A peer that does not read at all is disconnected, and resumes on its next
+session.
 """
 
 from __future__ import annotations
