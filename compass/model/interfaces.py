@@ -156,6 +156,8 @@ class Rebuilt(msgspec.Struct, frozen=True, tag_field="type", tag="rebuilt"):
     """Number of rows that the log says otherwise."""
     unknown: int = 0
     """Number of rows of which the log has no entry any longer."""
+    unreadable: int = 0
+    """Number of rows that could not be read before."""
 
 
 LogName = Literal["updates", "security", "administration"]

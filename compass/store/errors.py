@@ -17,6 +17,10 @@ class StoreInUse(StoreUnusable):
     """Error of an operation that needs a store without a running server, or a place without a store."""
 
 
+class RowDamaged(StoreUnusable):
+    """Error of a row that is not what a program has written: its text does not decode."""
+
+
 class StoreWentBack(StoreUnusable):
     """Error of a store that is older than what is known of it: it was restored, or lost its last changes."""
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable
 
 import msgspec
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from compass.model.catalogue.catalogue import topic_of
 from compass.model.catalogue.digest import digest_of_rows, to_hex
@@ -13,7 +14,9 @@ from compass.model.interfaces import Rebuilt
 from compass.model.rows import Change, Row, Service
 from compass.store import statements as sql
 from compass.store.bulk_insert import BatchWriter
-from compass.store.row_mapping import Batch, Record, batch_of, intact_changes, row_key, rows_from
+from compass.store.errors import RowDamaged
+from compass.store.row_mapping import Batch, Record, batch_of, intact_changes, intact_rows, row_key, rows_from
+from compass.store.text_columns import is_no_text, lenient_text
 
 ENTRIES_MAX = 2**31 - 1
 """Entries of a log that one query may return: all."""
@@ -60,12 +63,37 @@ def restoration_of(rows: Iterable[Row], changes: Iterable[Change]) -> Restoratio
     return Restoration(batch, len(different), unknown, list(held.values()))
 
 
+def rows_of(connection: Connection) -> list[Row]:
+    """Return all rows of the catalogue. Raises RowDamaged."""
+    rows: list[Row] = []
+    try:
+        for kind, statement in sql.ALL.items():
+            rows.extend(rows_from(kind, connection.execute(statement)))
+    except OperationalError as error:
+        if not is_no_text(error):
+            raise
+        raise RowDamaged("a row has octets that are no text") from None
+    return rows
+
+
+def unexplained(name: str, why: str) -> str:
+    """Return the reason why a store with a row that cannot be read is not served."""
+    return (
+        f"{name}: {why}, and the update log does not have what it was: put a backup back with 'opengnsadmin restore'; "
+        "'opengnsadmin store check' shows what is damaged"
+    )
+
+
 def rebuild(connection: Connection, writer: BatchWriter, recorded: str) -> Rebuilt:
     """Compare the rows with the update log, and write what it says if the rows have the recorded digest then."""
-    rows = [row for kind, query in sql.ALL.items() for row in rows_from(kind, connection.execute(query))]
-    found = restoration_of(rows, intact_changes(connection.execute(sql.CHANGES, {"after": 0, "most": ENTRIES_MAX})))
+    with lenient_text(connection):
+        read = [row for kind, query in sql.ALL.items() for row in intact_rows(kind, connection.execute(query))]
+        changes = list(intact_changes(connection.execute(sql.CHANGES, {"after": 0, "most": ENTRIES_MAX})))
+    found = restoration_of(filter(None, read), changes)
+    unreadable = read.count(None)
     if found.count and to_hex(digest_of_rows(found.rows)) == recorded:
         writer.write(connection, found.batch)
         connection.execute(sql.DOUBT)
-        return Rebuilt("rebuilt", found.count, found.unknown)
-    return Rebuilt("unexplained" if found.count or found.unknown else "confirmed", found.count, found.unknown)
+        return Rebuilt("rebuilt", found.count, found.unknown, unreadable)
+    is_explained = not (found.count or found.unknown or unreadable)
+    return Rebuilt("confirmed" if is_explained else "unexplained", found.count, found.unknown, unreadable)

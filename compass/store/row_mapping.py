@@ -35,6 +35,7 @@ from compass.model.rows import (
     key_of,
 )
 from compass.store import schema
+from compass.store.errors import RowDamaged
 
 Record: TypeAlias = dict[str, Any]
 
@@ -55,6 +56,8 @@ _policy = msgspec.json.Decoder(Policy).decode
 _metadata = msgspec.json.Decoder(dict[str, str]).decode
 _services = msgspec.json.Decoder(tuple[str, ...]).decode
 _change = msgspec.json.Decoder(Change).decode
+_UNREADABLE = (msgspec.MsgspecError, TypeError)
+"""Errors of a text that is not the JSON of its column; damage can also make octets or a number of a text."""
 CHECKSUM_OCTETS = 8
 """Octets of a checksum: it detects damage of a disk, not a forgery."""
 
@@ -80,9 +83,22 @@ def record_of(row: Row) -> Record:
 
 
 def rows_from(kind: type[Row], records: Iterable[Sequence[Any]]) -> list[Row]:
-    """Return the rows of one table from records with columns in the order of the struct's fields."""
+    """Return the rows of one table from records with columns in the order of the struct's fields. Raises RowDamaged."""
     build: Callable[..., Row] = _BUILDERS.get(kind, kind)
-    return [build(*record) for record in records]
+    try:
+        return [build(*record) for record in records]
+    except _UNREADABLE as error:
+        raise RowDamaged(f"a row of table {TABLES[kind].name} cannot be read: {error}") from None
+
+
+def intact_rows(kind: type[Row], records: Iterable[Sequence[Any]]) -> Iterator[Row | None]:
+    """Yield the rows of one table; None in place of each row that cannot be read."""
+    build: Callable[..., Row] = _BUILDERS.get(kind, kind)
+    for record in records:
+        try:
+            yield build(*record)
+        except _UNREADABLE:
+            yield None
 
 
 def _category(name: str, backup: str | None, policy: str) -> Category:

@@ -32,7 +32,7 @@ from compass.model.interfaces import (
     StoreUnavailable,
 )
 from compass.model.limits import LOG_OCTETS_MAX
-from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
+from compass.model.rows import AdministrationEntry, Change, LogEntry, SecurityEntry
 from compass.store import statements as sql
 from compass.store.abort import ConnectionAborter
 from compass.store.bulk_insert import BatchWriter
@@ -48,12 +48,12 @@ from compass.store.engine import (
     redacted_url,
     unavailable,
 )
-from compass.store.errors import StoreUnusable, StoreWentBack
+from compass.store.errors import RowDamaged, StoreUnusable, StoreWentBack
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.notifications import ChangeNotifier, Wake, notifier_for
-from compass.store.restoration import rebuild
+from compass.store.restoration import rebuild, rows_of, unexplained
 from compass.store.revision_record import RevisionRecord
-from compass.store.row_mapping import batch_of, change_from, entry_records, rows_from, update_entry
+from compass.store.row_mapping import batch_of, change_from, entry_records, update_entry
 from compass.store.statements import Log
 
 READ_ONLY = "25006"
@@ -116,8 +116,7 @@ class Store:
         return store
 
     def wakeups(self, wake: Wake) -> ChangeNotifier | None:
-        """Return the notifier that calls `wake` after each write, from its own thread; None if no other process can
-        write."""
+        """Return the notifier that calls `wake` after each write, on its own thread; None: no other process writes."""
         return notifier_for(self._url, wake)
 
     def roster(self) -> SqlClusterStore:
@@ -141,15 +140,18 @@ class Store:
             self._check_past(clock, 0)
             if self._record is not None:
                 self._record.check(clock.store, clock.revision)
-            rows: list[Row] = []
-            for kind, statement in sql.ALL.items():
-                rows.extend(rows_from(kind, connection.execute(statement)))
+            rows = rows_of(connection)
             topics: dict[str, int] = {}
             for topic_revisions in (sql.CATEGORY_TOPICS, sql.SERVICE_TOPICS):
                 topics.update((topic, at) for topic, at in connection.execute(topic_revisions))
             floor = _floor(connection, "updates", clock.revision)
             return StoreState(clock.store, clock.revision, floor, rows, topics, _digest(clock))
 
+        try:
+            return self._transaction(read, writes=False)
+        except RowDamaged as damaged:
+            if self.rebuild(None).verdict != "rebuilt":
+                raise RowDamaged(unexplained(redacted_url(self._url), str(damaged))) from None
         return self._transaction(read, writes=False)
 
     def commit(
@@ -246,10 +248,10 @@ class Store:
         self._in_doubt = False
         return changes
 
-    def rebuild(self, revision: int) -> Rebuilt:
+    def rebuild(self, revision: int | None) -> Rebuilt:
         def write(connection: Connection) -> Rebuilt:
             clock = connection.execute(sql.CLOCK_LOCKED).one()
-            if clock.revision != revision:
+            if revision not in (None, clock.revision):
                 return Rebuilt("moved")
             return rebuild(connection, self._writer, _digest(clock))
 

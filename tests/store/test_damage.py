@@ -9,15 +9,16 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
+from compass.model.catalogue.digest import digest_of_rows, to_hex
 from compass.model.interfaces import Conflict, LogDamaged, LogTrimmed
-from compass.model.rows import Category
+from compass.model.rows import Category, Host, Row, Service
 from compass.store.engine import parse_url
 from compass.store.errors import StoreUnusable, StoreWentBack
 from compass.store.offline.exclusive import give_new_id, open_exclusive
 from compass.store.offline.verify import problems_of, report_of
 from compass.store.revision_record import RevisionRecord
 from compass.store.store import Store
-from tests.store.test_store import WORLD, changes_of
+from tests.store.test_store import LISTENER, WORLD, changes_of
 
 COLUMNS = ("time", "operation", "subject", "address", "port", "state", "previous", "change")
 
@@ -140,3 +141,46 @@ def test_a_mark_is_removed_by_a_new_id_only(url: str, open_store: Callable[[str]
         open_store(url).load()
     run(store, "UPDATE clock SET lost = 0")
     assert open_store(url).load().revision == 3
+
+
+UNREADABLE = {
+    "no JSON": "UPDATE listener SET metadata = '{\"a'",
+    "octets": "UPDATE listener SET metadata = X'7BFF'",
+    "no text": "UPDATE listener SET metadata = CAST(X'7BFF' AS TEXT)",
+    "another type": "UPDATE host SET services = '7'",
+    "policy": "UPDATE category SET policy = 'x'",
+}
+
+
+@pytest.mark.parametrize("statement", UNREADABLE.values(), ids=UNREADABLE)
+def test_rows_that_cannot_be_read_are_rebuilt_from_the_log(tmp_path: Path, statement: str) -> None:
+    """W13: a server that starts loads what was committed; without the log entry it says what to do."""
+    file = tmp_path / "gns.db"
+    store = Store.open(f"sqlite:///{file}")
+    rows = committed(store)
+    run(store, statement)
+    assert any("they are damaged" in problem for problem in problems(f"sqlite:///{file}"))
+    loaded = store.load()
+    assert sorted(map(repr, loaded.rows)) == sorted(map(repr, rows))
+    assert store.digest().doubted == loaded.revision
+    store.close()
+    assert problems(f"sqlite:///{file}") == []
+
+
+@pytest.mark.parametrize("statement", UNREADABLE.values(), ids=UNREADABLE)
+def test_rows_that_the_log_does_not_have_are_not_served(tmp_path: Path, statement: str) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'gns.db'}")
+    committed(store)
+    run(store, "DELETE FROM update_log")
+    run(store, statement)
+    with pytest.raises(StoreUnusable, match="put a backup back with 'opengnsadmin restore'"):
+        store.load()
+    store.close()
+
+
+def committed(store: Store) -> list[Row]:
+    """Commit some rows with their digest. Returns them."""
+    rows = [Category("web"), Service("north.web"), Host("web1", "", 0, ("north.web",)), LISTENER]
+    rows[3] = msgspec.structs.replace(LISTENER, metadata={"a": "b"})
+    store.commit(0, changes_of(*rows), [], [], digest=to_hex(digest_of_rows(rows)))
+    return rows

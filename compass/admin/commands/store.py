@@ -27,7 +27,7 @@ from compass.store.offline.backup import back_up, downgrade, restore, verify
 from compass.store.offline.copy import copy
 from compass.store.offline.exclusive import correct_digest, give_new_id, open_exclusive
 from compass.store.offline.verify import StoreReport, problems_of, report_of
-from compass.store.restoration import rebuild
+from compass.store.restoration import rebuild, unexplained
 from compass.system.command_line import CheckedGroup
 
 CONFIG_VARIABLE = "OPENGNSSD_CONFIG"
@@ -239,6 +239,9 @@ def _repaired(connection: Connection, name: str, condition: StoreReport, found: 
     """Return the result of a repair as a sentence. Raises Failed if an administrator has to decide."""
     if found.verdict == "rebuilt":
         return f"{name}: rebuilt {found.rows} rows from the update log. Start opengnssd."
+    if found.verdict == "unexplained" and found.unreadable:
+        why = f"{found.unreadable} rows cannot be read"
+        raise Failed(ExitCode.FAILED, f"{unexplained(name, why)}; nothing was changed")
     if found.verdict == "unexplained" and not accept:
         raise Failed(
             ExitCode.FAILED,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,7 +16,8 @@ from compass.model.rows import Change, Credential, Row, Service, key_of
 from compass.store import statements as sql
 from compass.store.errors import StoreTooNew, StoreUnusable
 from compass.store.migrate import head_of, readable_from, version_of
-from compass.store.row_mapping import TABLES, change_from, intact_changes, rows_from
+from compass.store.row_mapping import TABLES, change_from, intact_changes, intact_rows
+from compass.store.text_columns import lenient_text
 
 LOG_PAGE = 10_000
 """Entries of the update log in one query."""
@@ -72,9 +73,10 @@ def report_of(connection: Connection, name: str) -> StoreReport:
 
 
 def all_rows(connection: Connection) -> Iterator[Row]:
-    """Yield all rows of the catalogue."""
-    for kind, statement in sql.ALL.items():
-        yield from rows_from(kind, connection.execute(statement))
+    """Yield all rows of the catalogue that can be read."""
+    with lenient_text(connection):
+        for kind, statement in sql.ALL.items():
+            yield from filter(None, intact_rows(kind, connection.execute(statement)))
 
 
 def problems_of(connection: Connection, condition: StoreReport) -> list[str]:
@@ -141,15 +143,20 @@ def _differences(connection: Connection) -> Iterator[str]:
 def changes_in(connection: Connection) -> Iterator[Change]:
     """Yield the intact changes of the update log, from its floor."""
     after = 0
-    while page := connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all():
+    while page := _log_page(connection, after):
         yield from intact_changes(page)
         after = page[-1].revision
+
+
+def _log_page(connection: Connection, after: int) -> Sequence[Any]:
+    with lenient_text(connection):
+        return connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all()
 
 
 def damaged_entries(connection: Connection) -> Iterator[int]:
     """Yield the revisions of the entries of the update log that are not what was written."""
     after = 0
-    while page := connection.execute(sql.CHANGES, {"after": after, "most": LOG_PAGE}).all():
+    while page := _log_page(connection, after):
         for entry in page:
             try:
                 change_from(entry)
