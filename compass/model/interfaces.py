@@ -201,9 +201,9 @@ class Store(Protocol):
         many such changes or there is no `again`; raises StoreUnavailable, BatchRefused.
         """
 
-    def changes_after(self, revision: int, limit: int) -> list[Change]:
-        """Return changes of the update log after `revision`, in order, without a gap. Raises StoreUnavailable,
-        LogTrimmed.
+    def changes_after(self, revision: int, limit: int, octets_max: int | None = None) -> list[Change]:
+        """Return changes of the update log after `revision`, in order, without a gap: at most `limit`, and up to the
+        change that reaches `octets_max` octets (`octets.change_octets`). Raises StoreUnavailable, LogTrimmed.
 
         After a commit that raised StoreUnavailable, the result shows conclusively whether the changes were committed.
         """

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.octets import change_octets
 from compass.model.interfaces import LogTrimmed, StoreState, StoreUnavailable, Timer
 from compass.model.requests import Request
 from compass.model.rows import Change
 from compass.model.rules.draft import Principal
 from compass.server.commit.committer import Committer
+from compass.server.commit.replica import CATCH_UP_OCTETS_MAX
 from compass.server.components import Components, ServerBase, ServerDependencies
 from compass.server.https_api import NOT_READY, HttpsApi
 from compass.server.push.change_feed import RECENT_MAX
-from compass.server.push.publisher import TAIL_MAX
+from compass.server.push.publisher import TAIL_MAX, TAIL_OCTETS_MAX
 from compass.server.router import Router
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
@@ -75,14 +79,7 @@ class Server(Factory):
         """Load the catalogue, join the cluster, then serve. Raises StoreUnavailable."""
         given = self._base.dependencies
         loaded: StoreState = await given.in_database.run(given.storage.load)
-        after = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
-        try:
-            recent: list[Change] = await given.in_database.run(given.storage.changes_after, after, TAIL_MAX)
-        except LogTrimmed as gap:
-            # Hosts that missed something get snapshots.
-            self.log.error("starts without the recent changes: {why}", why=str(gap))
-            recent = []
-        recent = [change for change in recent if change.revision <= loaded.revision]
+        recent = await self._recent_changes(loaded)
         self._components = components = Components(self._base, loaded)
         self.connections.security_log = components.committer
         components.publisher.preload(recent)
@@ -107,6 +104,31 @@ class Server(Factory):
             store=loaded.store,
             revision=loaded.revision,
         )
+
+    async def _recent_changes(self, loaded: StoreState) -> list[Change]:
+        """Read the newest changes from the log, page by page: as many as the replay buffer holds."""
+        given = self._base.dependencies
+        at = max(loaded.floor - 1, loaded.revision - TAIL_MAX)
+        recent: deque[Change] = deque()
+        octets = 0
+        try:
+            while at < loaded.revision:
+                most = loaded.revision - at
+                page: list[Change] = await given.in_database.run(
+                    given.storage.changes_after, at, most, CATCH_UP_OCTETS_MAX
+                )
+                if not page:
+                    break
+                recent += page
+                octets += sum(map(change_octets, page))
+                while octets > TAIL_OCTETS_MAX:
+                    octets -= change_octets(recent.popleft())
+                at = page[-1].revision
+        except LogTrimmed as gap:
+            # Hosts that missed something get snapshots.
+            self.log.error("starts without the recent changes: {why}", why=str(gap))
+            recent.clear()
+        return list(recent)
 
     async def _compare_with_peers(self, components: Components) -> None:
         """Compare the store with what the other servers have applied of it. Raises StoreUnavailable if it is older."""

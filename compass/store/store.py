@@ -17,7 +17,6 @@ import msgspec
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 
-from compass.model.catalogue.octets import entry_octets
 from compass.model.interfaces import (
     BatchRefused,
     Conflict,
@@ -49,18 +48,17 @@ from compass.store.engine import (
     unavailable,
 )
 from compass.store.errors import RowDamaged, StoreUnusable, StoreWentBack
+from compass.store.log_pages import changes_after, entries_after
 from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.notifications import ChangeNotifier, Wake, notifier_for
 from compass.store.restoration import rebuild, rows_of, unexplained
 from compass.store.revision_record import RevisionRecord
-from compass.store.row_mapping import batch_of, change_from, entry_records, update_entry
+from compass.store.row_mapping import batch_of, change_from, entry_records
 from compass.store.statements import Log
 
 READ_ONLY = "25006"
 """SQLSTATE read_only_sql_transaction: the error of a standby for a write (PostgreSQL, appendix A)."""
 T = TypeVar("T")
-LOG_ROWS_AT_ONCE = 64
-"""Rows of a log read at once, so that a read whose octets are bounded takes at most these beyond its bound."""
 BETWEEN_MAX = 1_000
 """Most changes of other servers that are applied inside a transaction: with more, all writers would wait too long."""
 
@@ -223,7 +221,7 @@ class Store:
             self._writer.logs["administration"].write(connection, entry_records(administration, clock[1]))
         return True
 
-    def changes_after(self, revision: int, limit: int) -> list[Change]:
+    def changes_after(self, revision: int, limit: int, octets_max: int | None = None) -> list[Change]:
         """See `interfaces.Store`. Conclusive after a failed commit, for whose end this waits."""
 
         def read(connection: Connection) -> list[Change]:
@@ -231,12 +229,12 @@ class Store:
             self._check_past(clock, revision)
             if self._record is not None:
                 self._record.note(clock.store, clock.revision)
-            found = connection.execute(sql.CHANGES, {"after": revision, "most": limit}).all()
+            found = changes_after(connection, revision, limit, octets_max)
             if clock.revision > revision and limit > 0 and (not found or found[0].revision != revision + 1):
                 raise LogTrimmed(
                     f"{redacted_url(self._url)}: the changes after revision {revision} are no longer in the log"
                 )
-            return [change_from(entry) for entry in found]
+            return found
 
         try:
             changes = self._transaction(read, writes=self._in_doubt)
@@ -276,22 +274,11 @@ class Store:
         def read(connection: Connection) -> tuple[list[LogEntry], int]:
             clock = connection.execute(sql.CLOCK).one()
             newest = clock.revision if log == "updates" else getattr(clock, log)
-            after_number, most, octets = after, limit, 0
+            after_number, most = after, limit
             if last > 0:
                 first = connection.execute(sql.BACK[log], {"back": last - 1}).scalar()
                 after_number, most = (first or 1) - 1, last
-            build = _ENTRIES[log]
-            entries: list[LogEntry] = []
-            while len(entries) < most and octets < octets_max:
-                few = min(LOG_ROWS_AT_ONCE, most - len(entries))
-                records = list(connection.execute(sql.AFTER[log], {"after": after_number, "most": few}))
-                for record in records:
-                    if octets < octets_max:
-                        entries.append(build(*record))
-                        octets += entry_octets(entries[-1])
-                if len(records) < few:
-                    break
-                after_number = entries[-1].number
+            entries = entries_after(connection, log, after_number, most, octets_max)
             return entries, _floor(connection, log, newest)
 
         return self._transaction(read, writes=False)
@@ -391,10 +378,3 @@ def _digest(clock: Any) -> str:
 def _floor(connection: Connection, log: Log, newest: int) -> int:
     oldest = connection.execute(sql.floor(log)).scalar()
     return newest + 1 if oldest is None else int(oldest)
-
-
-_ENTRIES: dict[Log, Callable[..., LogEntry]] = {
-    "updates": update_entry,
-    "security": SecurityEntry,
-    "administration": AdministrationEntry,
-}

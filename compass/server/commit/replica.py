@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.digest import DigestDelta, digest_of_rows, steps_of, to_hex
+from compass.model.catalogue.octets import change_octets
 from compass.model.interfaces import LogTrimmed, Rebuilt, Store, StoreState
 from compass.model.rows import Change
 from compass.model.rules.draft import Decision
@@ -18,8 +19,10 @@ from compass.server.commit.digest_index import DigestIndex
 from compass.server.commit.row_counts import RowCounts
 from compass.server.commit.store_access import StoreAccess
 
-CATCH_UP_MAX = 10_000
-"""Changes of other servers that are read at once."""
+CATCH_UP_MAX = 2_000
+"""Changes of other servers that are read, and applied in one turn of the reactor; more follow in further pages."""
+CATCH_UP_OCTETS_MAX = 1024 * 1024
+"""Octets of these changes: those of listeners with much metadata have 10 kB each."""
 COMPARE_ATTEMPTS = 5
 """Times that the tables are read for one comparison, when other servers commit meanwhile."""
 
@@ -102,7 +105,7 @@ class Replica:
         while True:
             read, since = self._access.store.changes_after, self.catalogue.revision
             try:
-                missed: list[Change] = await self._access.read(read, since, CATCH_UP_MAX)
+                missed: list[Change] = await self._access.read(read, since, CATCH_UP_MAX, CATCH_UP_OCTETS_MAX)
             except LogTrimmed as gap:
                 await self._reload(gap)
                 return found
@@ -110,7 +113,7 @@ class Replica:
             for change in missed:
                 self._apply(change, steps, own=ours.get(change.revision) == change)
             found += missed
-            if len(missed) < CATCH_UP_MAX:
+            if len(missed) < CATCH_UP_MAX and sum(map(change_octets, missed)) < CATCH_UP_OCTETS_MAX:
                 return found
 
     def publish(self, missed: Iterable[Change], decisions: Iterable[Decision], steps: Iterable[DigestDelta]) -> None:

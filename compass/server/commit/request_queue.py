@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from twisted.internet.defer import Deferred
 
+from compass.model.catalogue.octets import metadata_octets
 from compass.model.interfaces import Clock
 from compass.model.replies import Refusal, Reply
-from compass.model.requests import Undecided
+from compass.model.requests import Register, Undecided
 from compass.model.rules.draft import Principal
 from compass.server.commit.store_access import StoreAccess
 from compass.system.timers import Timers
@@ -67,9 +68,18 @@ class RequestQueue:
         self._watch_time()
         return reply
 
-    def take(self, most: int) -> list[PendingRequest]:
-        """Return the next requests, for a transaction that begins now; the transaction before is over."""
-        self._begun = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+    def take(self, most: int, octets_max: int) -> list[PendingRequest]:
+        """Return the next requests, for a transaction that begins now; the transaction before is over.
+
+        They are at most `most`, and end with the one that reaches `octets_max` octets of metadata.
+        """
+        self._begun = []
+        octets = 0
+        while self._waiting and len(self._begun) < most and octets < octets_max:
+            pending = self._waiting.popleft()
+            self._begun.append(pending)
+            if isinstance(pending.request, Register):
+                octets += metadata_octets(pending.request.metadata)
         return self._begun
 
     def put_back(self, batch: Sequence[PendingRequest]) -> None:

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.catalogue.octets import metadata_octets
 from compass.model.interfaces import BatchRefused, StoreUnavailable
 from compass.model.replies import Refusal, Registered, Watching
-from compass.model.requests import Register, Status, Watch
+from compass.model.requests import Deregister, Register, Status, Watch
 from compass.model.rows import Change
-from compass.server.commit import request_queue
+from compass.server.commit import committer, request_queue
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA, register, watcher
+from tests.support.virtual_world import ADMIN
 
 
 def committed(world: Uss) -> Catalogue:
@@ -59,6 +61,25 @@ def test_requests_that_wait_are_committed_together(world: Uss, monkeypatch: pyte
     world.until(lambda: len(client.replies) == 200)
     assert sum(transactions) == 200
     assert len(transactions) < 20
+
+
+def test_a_transaction_is_bounded_in_octets(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with the request that reaches the octets; what waits comes in the next ones, in order."""
+    octets = metadata_octets({"k": "v" * 100})
+    queue = request_queue.RequestQueue(world.clock, world.server().nameserver.commits._access)
+    for port in range(1, 11):
+        queue.put(Register(CHINA, "", "192.168.2.1", port, 1, metadata={"k": "v" * 100}), ADMIN)
+    queue.put(Deregister(CHINA, "", "192.168.2.1", 1, 2), ADMIN)
+    sizes = [len(queue.take(100, 3 * octets)), len(queue.take(100, 3 * octets + 1)), len(queue.take(2, 9 * octets))]
+    assert sizes == [3, 4, 2] and len(queue.take(100, octets + 1)) == 2 and not queue.take(100, 1)
+    queue.stop()
+    monkeypatch.setattr(committer, "BATCH_OCTETS_MAX", octets)
+    client = world.client(("host", "store1"))
+    for port in range(1, 31):
+        client.send(Register(CHINA, world.tokens[CHINA], "192.168.2.1", port, 1, metadata={"k": "v" * 100}))
+    world.until(lambda: len(client.replies) == 30)
+    batches = world.servers["gns1"].nameserver.commits.writer.counts["batches"]
+    assert len(committed(world).listeners[CHINA]) == 30 and batches >= 30
 
 
 def test_two_servers_over_one_store_keep_one_gap_free_order(world: Uss) -> None:
