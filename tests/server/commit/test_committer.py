@@ -66,7 +66,8 @@ def test_requests_that_wait_are_committed_together(world: Uss, monkeypatch: pyte
 def test_a_transaction_is_bounded_in_octets(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ends with the request that reaches the octets; what waits comes in the next ones, in order."""
     octets = metadata_octets({"k": "v" * 100})
-    queue = request_queue.RequestQueue(world.clock, world.server().nameserver.commits._access)
+    world.wait(world.server().started)
+    queue = request_queue.RequestQueue(world.clock, world.servers["gns1"].nameserver.commits._access)
     for port in range(1, 11):
         queue.put(Register(CHINA, "", "192.168.2.1", port, 1, metadata={"k": "v" * 100}), ADMIN)
     queue.put(Deregister(CHINA, "", "192.168.2.1", 1, 2), ADMIN)
