@@ -16,8 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from compass.model.cluster import Heartbeat, HeartbeatResult, PeerState, Presence
 from compass.model.replies import HostLag
 from compass.model.rows import Change
-from compass.store.abort import ConnectionAborter
-from compass.store.engine import WRITES, unavailable
+from compass.store.engine import WRITES, ConnectionAborter, unavailable
 from compass.store.row_mapping import intact_changes, text_of
 from compass.store.schema import presence, server, told
 from compass.store.statements import CLOCK, INCIDENTS, floor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sqlite3
 import stat
 import threading
@@ -201,7 +202,7 @@ def _commit_in_time(connection: Any) -> None:
     """Commit, and cancel a wait for the standby that is too long; PostgreSQL's timeouts do not include this wait."""
 
     def cancel() -> None:
-        # If the server cannot be asked to cancel, the call is aborted like any that hangs (`compass.store.abort`).
+        # If the server cannot be asked to cancel, the call is aborted like any that hangs (`ConnectionAborter`).
         with contextlib.suppress(Exception):
             connection.cancel_safe(timeout=CONNECT_SECONDS)
 
@@ -241,3 +242,28 @@ def unavailable(url: URL, error: SQLAlchemyError) -> StoreUnavailable:
     advice = next((text for prefix, text in _SQLITE_ADVICE.items() if name.startswith(prefix)), "")
     kind = StoreUnusable if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")) else StoreUnavailable
     return kind(f"{redacted_url(url)}: {reason}" + (f"; {advice}" if advice else ""))
+
+
+class ConnectionAborter:
+    """Aborter, from another thread, of calls on the last connection of an engine to a PostgreSQL that does not answer.
+
+    A primary whose processes are suspended does not close its connections: its client would wait for ever, and never
+    connect to another server.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._postgresql = engine.dialect.name == "postgresql"
+        self._line: Any = None
+        # The first listener, because the first commit of a connection can also hang.
+        event.listen(engine, "connect", self._connected, insert=True)
+
+    def abort(self) -> None:
+        """Make the current call fail as if the connection were lost; the next call connects again."""
+        line = self._line
+        if line is not None and not line.closed:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(line.fileno())) as stream:
+                stream.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self, line: Any, _: Any) -> None:
+        # SQLite has a timeout of its own.
+        self._line = line if self._postgresql else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
@@ -16,7 +18,6 @@ from compass.store import statements as sql
 from compass.store.bulk_insert import BatchWriter
 from compass.store.errors import RowDamaged
 from compass.store.row_mapping import Batch, Record, batch_of, intact_changes, intact_rows, row_key, rows_from
-from compass.store.text_columns import is_no_text, lenient_text
 
 ENTRIES_MAX = 2**31 - 1
 """Entries of a log that one query may return: all."""
@@ -70,7 +71,7 @@ def rows_of(connection: Connection) -> list[Row]:
         for kind, statement in sql.ALL.items():
             rows.extend(rows_from(kind, connection.execute(statement)))
     except OperationalError as error:
-        if not is_no_text(error):
+        if not _is_no_text(error):
             raise
         raise RowDamaged("a row has octets that are no text") from None
     return rows
@@ -97,3 +98,30 @@ def rebuild(connection: Connection, writer: BatchWriter, recorded: str) -> Rebui
         return Rebuilt("rebuilt", found.count, found.unknown, unreadable)
     is_explained = not (found.count or found.unknown or unreadable)
     return Rebuilt("confirmed" if is_explained else "unexplained", found.count, found.unknown, unreadable)
+
+
+@contextmanager
+def lenient_text(connection: Connection) -> Iterator[None]:
+    """Read octets that are no UTF-8 as replacement characters, so that the other rows can be read.
+
+    A row with such a character has neither the digest nor the checksum of what was written. PostgreSQL accepts no such
+    octets. Results must be read to their end inside.
+    """
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    driver: Any = connection.connection.dbapi_connection
+    driver.text_factory = _lenient
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
+
+def _is_no_text(error: OperationalError) -> bool:
+    """Return whether the driver could not read a row because of its octets."""
+    return "Could not decode to UTF-8" in str(error.orig)
+
+
+def _lenient(octets: bytes) -> str:
+    return octets.decode("utf-8", "replace")

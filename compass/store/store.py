@@ -33,12 +33,12 @@ from compass.model.interfaces import (
 from compass.model.limits import LOG_OCTETS_MAX
 from compass.model.rows import AdministrationEntry, Change, LogEntry, SecurityEntry
 from compass.store import statements as sql
-from compass.store.abort import ConnectionAborter
 from compass.store.bulk_insert import BatchWriter
 from compass.store.cluster import SqlClusterStore
 from compass.store.engine import (
     WARNINGS,
     WRITES,
+    ConnectionAborter,
     engine_for,
     file_of,
     not_confirmed,

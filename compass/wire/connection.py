@@ -31,7 +31,7 @@ class Connection:
         """Octets of the first item of `_out` that were returned already."""
         self.octets_to_send = 0
         """Number of octets that `bytes_to_send()` would return now."""
-        self._has_behind = False
+        self.has_behind = False
         """More is to be queued when nothing is."""
         self._greeting_until = now + limits.GREETING_SECONDS
 
@@ -61,7 +61,7 @@ class Connection:
             pieces[0] = pieces[0][self._written :]
             out.clear()
             self._written = self.octets_to_send = 0
-            if self._has_behind:
+            if self.has_behind:
                 self._refill()
             return b"".join(pieces)
         pieces = []

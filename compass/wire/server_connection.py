@@ -111,13 +111,13 @@ class ServerConnection(Connection):
     def push(self, encoded: bytes, revision: int, now: float) -> None:
         """Queue the notice of a change that was committed at `now`: a frame that is encoded once for all sessions."""
         if self.state != "ended":
-            (self._queue_push if self._has_behind else self._queue)(encoded, revision - 1)
+            (self._queue_push if self.has_behind else self._queue)(encoded, revision - 1)
             self.note_written(revision, now)
 
     def replay(self, encoded: bytes, revision: int, complete_to: int, now: float) -> None:
         """Queue a notice of an earlier change, or a resync, for a host that is complete up to `complete_to`."""
         if self.state != "ended":
-            (self._queue_push if self._has_behind else self._queue)(encoded, complete_to)
+            (self._queue_push if self.has_behind else self._queue)(encoded, complete_to)
             self.note_written(revision, now, timed=False)
 
     def resync(self, pieces: Iterator[bytes], revision: int, complete_to: int, now: float) -> None:
@@ -140,7 +140,7 @@ class ServerConnection(Connection):
     def bookmark(self, encoded: bytes, revision: int) -> None:
         """Queue an encoded bookmark, which needs no acknowledgement."""
         if self.state != "ended":
-            (self._queue_push if self._has_behind else self._queue)(encoded, revision)
+            (self._queue_push if self.has_behind else self._queue)(encoded, revision)
 
     def drop_pushes(self) -> int | None:
         """Drop queued notices of which nothing is written yet. Returns the revision up to which the host is complete,
@@ -168,7 +168,7 @@ class ServerConnection(Connection):
         """Send a message in parts after what is queued. Later replies overtake its parts, later pushes do not."""
         self._behind.append(writer)
         self.messages_behind += 1
-        self._has_behind = True
+        self.has_behind = True
         self._refill(now)
 
     def _queue_push(self, encoded: bytes, complete_to: int) -> None:
@@ -191,7 +191,7 @@ class ServerConnection(Connection):
             queued = self._behind.popleft()
             self._queue(queued.octets, queued.complete_to)
             self.octets_behind -= len(queued.octets)
-        self._has_behind = self._writer is not None or bool(self._behind)
+        self.has_behind = self._writer is not None or bool(self._behind)
 
     def _write_part(self, writer: PartWriter) -> None:
         encoded = writer.next_frame()
@@ -224,11 +224,6 @@ class ServerConnection(Connection):
         if self.state != "ended":
             self._send(Goodbye(reason, retry_after_seconds, instead[: limits.INSTEAD_MAX]))
             self.state = "ended"
-
-    @property
-    def is_streaming(self) -> bool:
-        """True if parts of a message follow what is queued."""
-        return self._has_behind
 
     @property
     def unacknowledged(self) -> int:

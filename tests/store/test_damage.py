@@ -180,7 +180,7 @@ def test_rows_that_the_log_does_not_have_are_not_served(tmp_path: Path, statemen
 
 def committed(store: Store) -> list[Row]:
     """Commit some rows with their digest. Returns them."""
-    rows = [Category("web"), Service("north.web"), Host("web1", "", 0, ("north.web",)), LISTENER]
+    rows: list[Row] = [Category("web"), Service("north.web"), Host("web1", "", 0, ("north.web",)), LISTENER]
     rows[3] = msgspec.structs.replace(LISTENER, metadata={"a": "b"})
     store.commit(0, changes_of(*rows), [], [], digest=to_hex(digest_of_rows(rows)))
     return rows

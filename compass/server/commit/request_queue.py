@@ -78,7 +78,7 @@ class RequestQueue:
         while self._waiting and len(self._begun) < most and octets < octets_max:
             pending = self._waiting.popleft()
             self._begun.append(pending)
-            if isinstance(pending.request, Register):
+            if isinstance(pending.request, Register) and pending.request.metadata:
                 octets += metadata_octets(pending.request.metadata)
         return self._begun
 

@@ -239,7 +239,7 @@ class FlowControl(TwistedProtocol):
         """Write as much as the transport accepts; of a message in parts one part, and the next one at the next turn."""
         while connection.octets_to_send and not (self._paused or self._awaits_turn):
             self._stream.write(connection.bytes_to_send(limits.WRITE_OCTETS))
-            if connection.is_streaming:
+            if connection.has_behind:
                 self._awaits_turn = True
                 self._turns.request(self)
 

@@ -16,8 +16,8 @@ from compass.model.rows import Change, Credential, Row, Service, key_of
 from compass.store import statements as sql
 from compass.store.errors import StoreTooNew, StoreUnusable
 from compass.store.migrate import head_of, readable_from, version_of
+from compass.store.restoration import lenient_text
 from compass.store.row_mapping import TABLES, change_from, intact_changes, intact_rows
-from compass.store.text_columns import lenient_text
 
 LOG_PAGE = 10_000
 """Entries of the update log in one query."""

@@ -50,7 +50,7 @@ def test_two_machines_at_two_servers_are_an_incident_as_long_as_both_are_there(t
 
 
 def test_a_daemon_that_goes_to_another_server_is_one_machine(two: Uss) -> None:
-    """Its old connection is lost within DOUBLE_SECONDS."""
+    """The old connection is lost within DOUBLE_SECONDS."""
     first = come(two, "gns1")
     come(two, "gns2")
     two.run(DOUBLE_SECONDS - 3 * SOON)

@@ -64,7 +64,7 @@ def test_requests_that_wait_are_committed_together(world: Uss, monkeypatch: pyte
 
 
 def test_a_transaction_is_bounded_in_octets(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends with the request that reaches the octets; what waits comes in the next ones, in order."""
+    """A transaction ends with the request that reaches the octets; what waits comes in the next ones, in order."""
     octets = metadata_octets({"k": "v" * 100})
     world.wait(world.server().started)
     queue = request_queue.RequestQueue(world.clock, world.servers["gns1"].nameserver.commits._access)

@@ -16,7 +16,7 @@ from tests.server.push.test_publisher import CHINA, register
 
 
 def test_a_server_catches_up_page_by_page(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has all that another server has committed, and never holds more than a page of it."""
+    """The server has all that another server has committed, and never holds more than a page of it."""
     monkeypatch.setattr(replica, "CATCH_UP_OCTETS_MAX", 1_000)
     pages: list[int] = []
     read = Store.changes_after
@@ -43,7 +43,7 @@ def test_a_server_catches_up_page_by_page(world: Uss, monkeypatch: pytest.Monkey
 def test_a_server_that_starts_reads_the_newest_changes_page_by_page(
     world: Uss, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are those that its replay buffer holds, in octets, too."""
+    """The changes are those that its replay buffer holds, in octets, too."""
     first = world.server("gns1")
     world.wait(first.started)
     store = world.client(("host", "store1"), "gns1")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
+from compass.model.replies import Watching
 from compass.model.requests import Pull, Watch
 from compass.server.sessions import write_turns
 from compass.server.sessions.session import Session
@@ -62,7 +63,7 @@ def test_sessions_write_part_by_part_in_turn() -> None:
 
 
 def test_a_slice_ends_at_its_octets() -> None:
-    """With the part that reaches them; the rest follows in the next turn of the reactor."""
+    """A slice ends with the part that reaches the octets; the rest follows in the next turn of the reactor."""
     clock, written = writers("a", parts=9, octets=SLICE_OCTETS_MAX // 4)
     clock.advance(0)
     assert len(written) == 4
@@ -113,6 +114,11 @@ def one_part_a_slice(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return turns
 
 
+def watching(reply: Any) -> Any:
+    assert isinstance(reply, Watching) and reply.snapshot is not None
+    return reply.snapshot.rows
+
+
 def test_two_hosts_load_in_turn_and_a_third_peer_is_answered_between(world: Uss, one_part_a_slice: list[str]) -> None:
     """Both views arrive whole; a reply that is ready meanwhile does not wait for the end of either."""
     world.server()
@@ -133,7 +139,7 @@ def test_two_hosts_load_in_turn_and_a_third_peer_is_answered_between(world: Uss,
     both = turns[turns.index("web2") : len(turns) - turns[::-1].index("web1")]
     assert len(both) > 20 and not any(len(set(both[at : at + 4])) == 1 for at in range(len(both) - 3)), both
     for watch, host in zip(watches, hosts, strict=True):
-        assert len(ports(host.replies[watch].snapshot.rows)) == 40
+        assert len(ports(watching(host.replies[watch]))) == 40
 
 
 def test_a_host_that_waits_for_its_turn_keeps_little(world: Uss, one_part_a_slice: list[str], monkeypatch: Any) -> None:
