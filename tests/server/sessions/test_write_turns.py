@@ -159,6 +159,9 @@ def test_a_host_that_waits_for_its_turn_keeps_little(world: Uss, one_part_a_slic
         for epoch in range(2, 100):
             register(world, store, port=2000, epoch=epoch)
             assert session.queued_octets <= 8_192 + 2 * limits.PART_OCTETS_MAX
+        # The delay is the server's, not the host's.
+        world.run(2 * limits.ACKNOWLEDGE_SECONDS)
+        assert host.ended is None and not host.lost
     assert session.behind and not any(isinstance(message, Resync) for message in host.pushed)
     session.take_turn()
     world.until(lambda: any(isinstance(message, Resync | Notice) for message in host.pushed))
