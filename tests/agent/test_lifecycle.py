@@ -328,7 +328,7 @@ def test_a_wrong_credential(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_nobody_pushes_a_living_instance_aside_unseen(world: Hosts, tokens: dict[str, str]) -> None:
-    """Another credential cannot be checked while every server is down, so it replaces nothing."""
+    """The agent cannot check another credential while every server is down, so it replaces nothing."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA])))
     world.fall()

@@ -229,7 +229,7 @@ def checked_cache(data: bytes) -> None:
 @given(wounds=WOUNDS, cut=CUTS, tail=TAILS)
 @example(wounds=[], cut=0, tail=b"\xc1")
 def test_caches_with_a_true_checksum_over_nonsense(wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
-    """Another program may have written the file."""
+    """The file may be that of another program."""
     checked_cache(sealed(wounded(CONTENTS[0][_HEADER.size :], wounds, cut, tail)))
 
 
