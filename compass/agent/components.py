@@ -32,7 +32,7 @@ class Components:
         clock = parts.clock
         self.dependencies = parts
         self.upstream = Upstream(parts)
-        self.journal = RegistrationJournal(parts.state_directory)
+        self.journal = RegistrationJournal(parts.state_directory, parts.machine)
         self.replica = Replica()
         self.users = LocalUsers(clock, parts.trusted_users, parts.connections_max)
         self.wanted = WantedServices(self.journal, parts.services, parts.trusted_users)

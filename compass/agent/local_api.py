@@ -139,6 +139,7 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
+            warnings=tuple(filter(None, (its.journal.warning, parts.process_watch.problem))),
         )
 
     def metrics(self) -> AgentMetrics:

@@ -123,8 +123,9 @@ def lines_of_status(status: HostStatus) -> list[str]:
     ]
     for own in status.registrations:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
-        why = f"  ({own.problem})" if own.problem else ""
+        why = f"  ({own.problem})" if own.problem else f"  (not verified: {own.unverified})" if own.unverified else ""
         lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+    lines += [f"warning   {warning}" for warning in status.warnings]
     for number, reaction in enumerate(status.reactions):
         lines.append(("          " if number else "reacts    ") + _hook_line(reaction))
     for number, line in enumerate(_server_lines(status.servers)):

@@ -20,6 +20,9 @@ Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """Integer that MessagePack can represent. JSON has larger ones; the host API refuses these, since no request to a
 server could contain them."""
 LocalPort = Annotated[Integer, between(1, PORT_MAX)]
+PROCESSES_HEADER = "OpenGNS-Processes"
+"""Header of a registration with the boot and the PID namespace in which its process number counts, as
+`BOOT-ID/INODE`. It is no field, because daemons before it refuse unknown fields; they ignore it."""
 
 
 class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -33,8 +36,8 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
     metadata: Metadata = {}
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """Process id of the serving program; when the process ends, the listener is deregistered as died. 0: no process is
-    watched."""
+    """Process id of the serving program, as the program that asks sees it; when the process ends, the listener is
+    deregistered as died. 0: no process is watched."""
     hold: bool = False
     """True if the registration ends with the connection of its request."""
     zone: OptionalLabel = ""
@@ -128,6 +131,8 @@ class RegistrationStatus(msgspec.Struct, frozen=True):
     pid: int = 0
     hold: bool = False
     problem: str = ""
+    unverified: str = ""
+    """Reason for which the daemon cannot say whether the instance lives; servers probe it meanwhile."""
 
 
 Source: TypeAlias = Literal["configured", "srv", "announced", "steered"]
@@ -202,6 +207,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Directory in which the view is shared with the programs of the host (shared-view.md); empty: it is not shared."""
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
+    warnings: tuple[str, ...] = ()
+    """What an administrator of the host should change."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -46,7 +46,7 @@ def handlers(components: Components) -> dict[type, Handler]:
     watches = WatchLimit(c.clock, c.committer.replica)
     return {
         requests.Register: proven,
-        requests.Deregister: proven,
+        requests.Deregister: Handler(c.detector.deregister, proven.limits, checked=True),
         requests.Drain: proven,
         requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),
         requests.Put: write,

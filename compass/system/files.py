@@ -60,10 +60,10 @@ def replacing(path: Path, mode: int) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file to `STEM.corrupt-N`. Returns the new path, raises OSError."""
+def set_aside(path: Path, why: str = "corrupt") -> Path:
+    """Rename a file that cannot be used to `STEM.corrupt-N`. Returns the new path, raises OSError."""
     for number in range(1, CORRUPT_MAX + 1):
-        aside = path.with_name(f"{path.stem}.corrupt-{number}")
+        aside = path.with_name(f"{path.stem}.{why}-{number}")
         if not aside.exists():
             break
     path.replace(aside)

@@ -28,6 +28,7 @@ from compass.model.rows import Listener
 from compass.pki.authority import Credentials
 from compass.pki.identity import load_identity
 from compass.store.store import Store
+from compass.system.machine import this_machine
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
 from tests.e2e.processes import Program, eventually, python
 from tests.histories.checker import check
@@ -152,6 +153,7 @@ class LoadedHost:
                 ),
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
+                machine=this_machine(self.name),
                 peer_of=PeerRoles(None).identify,
             )
         )

@@ -35,6 +35,7 @@ from compass.server.server import Server
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store
+from compass.system.machine import Machine
 from compass.wire import limits
 from compass.wire.client_connection import ClientConnection
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
@@ -332,6 +333,7 @@ class SimulatedHost:
                 random=world.random.random,
                 state_directory=world.directory / name,
                 host_name=name,
+                machine=self.processes.machine(name),
                 selector=ServerSelector(world.random.random, in_order(servers)),
                 dial=lambda way: world.network.endpoint(way.name, identity, self.process),
                 process_watch=self.processes,
@@ -369,9 +371,16 @@ class SimulatedProcesses:
 
     def __init__(self) -> None:
         self.living: set[int] = set()
+        self.boot, self.namespace = "boot 1", "namespace 1"
+        """Where these process numbers count; a test changes them for another machine or another container."""
+        self.problem = ""
         self.scarce = False
         """True if the system cannot watch another process."""
         self._watched: dict[int, Callable[[], None]] = {}
+
+    def machine(self, host: str) -> Machine:
+        """The identity that the daemon of a host finds there."""
+        return Machine(self.boot, self.namespace, "id", host)
 
     def start_of(self, pid: int) -> str:
         if pid not in self.living:

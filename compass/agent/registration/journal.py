@@ -22,6 +22,7 @@ from compass.model.requests import Deregister, Register
 from compass.model.rows import IDLE, ListenerKey
 from compass.model.rows import State as ListenerState
 from compass.system.files import replace_file, set_aside
+from compass.system.machine import Machine
 from compass.system.peer_credentials import UNKNOWN_USER
 
 FILE_NAME = "registrations.json"
@@ -69,6 +70,10 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     degradation: float = IDLE
     user: Integer = UNKNOWN_USER
     """User whose program asked for it."""
+    machine: Machine = Machine()
+    """Machine on which it was asked for; its process number means nothing on any other."""
+    unverified: str = ""
+    """Reason for which this daemon cannot say whether the instance lives. Servers probe it, and decide."""
 
     @property
     def key(self) -> ListenerKey:
@@ -110,6 +115,11 @@ def deregister_request(entry: Registration) -> Deregister:
     return Deregister(entry.service, entry.credential, entry.address, entry.port, entry.epoch, entry.died)
 
 
+def doubt_request(entry: Registration) -> Deregister:
+    """Return the request that has servers probe an instance of which this host knows nothing certain."""
+    return msgspec.structs.replace(deregister_request(entry), died=True, unverified=True)
+
+
 def outcome_of(entry: Registration, state: ListenerState | Literal["pending"], revision: int = 0) -> Outcome:
     """Return the answer for the program that asked."""
     return Outcome(state, entry.service, entry.address, entry.port, entry.epoch, revision)
@@ -141,10 +151,14 @@ class RegistrationJournal:
 
     _log = Logger()
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, machine: Machine = Machine()) -> None:
         self._path = directory / FILE_NAME
+        self.machine = machine
+        """This machine, recorded with each entry."""
         self._entries: dict[ListenerKey, Registration] = {}
         self.last_epoch = 0
+        self.warning = ""
+        """What of the file was not used, and where it is; for `opengnsc status`."""
 
     def load(self) -> None:
         """Read what an earlier run left; a damaged file is set aside with a log line."""
@@ -164,7 +178,29 @@ class RegistrationJournal:
                 self._log.warn("{path} cannot be renamed: {problem}", path=self._path, problem=problem)
             return
         self.last_epoch = book.last_epoch
-        self._entries = {entry.key: entry for entry in book.registrations}
+        self._entries = {entry.key: entry for entry in book.registrations if self._is_own(entry)}
+        foreign = [entry for entry in book.registrations if not self._is_own(entry)]
+        if foreign:
+            self._set_foreign_aside(foreign)
+
+    def _is_own(self, entry: Registration) -> bool:
+        """Return whether this host made an entry. Older versions did not record which host did."""
+        return entry.machine.host in ("", self.machine.host)
+
+    def _set_foreign_aside(self, foreign: list[Registration]) -> None:
+        """Leave the entries of another host alone: that host lives perhaps, and this one knows nothing of it."""
+        host = foreign[0].machine.host
+        try:
+            where = f"it is kept as {set_aside(self._path, 'foreign')}"
+        except OSError as problem:
+            where = f"it cannot be renamed: {problem}"
+        self.warning = (
+            f"{self._path} was written by host {host}: its {len(foreign)} registrations are not this host's, and are "
+            f"neither registered nor deregistered here; {where}. Each host needs a state directory of its own; if this "
+            f"host was {host} before, start its services again"
+        )
+        self._log.warn("{warning}", warning=self.warning)
+        self._note(self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -20,11 +20,13 @@ from compass.agent.registration.journal import (
     Registration,
     RegistrationJournal,
     deregister_request,
+    doubt_request,
     outcome_of,
     parse_key,
     register_request,
 )
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
+from compass.agent.registration.recovery import not_held_again, resume
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.upstream import Upstream
@@ -82,15 +84,9 @@ class Registrar:
     def start(self) -> None:
         """Watch the processes of the journal again; those that ended meanwhile died."""
         for entry in self._journal.all():
-            if entry.state == "leaving":
-                continue
-            try:
-                self._watch_process(entry)
-            except NoSuchProcess:
-                reason = "its process ended while this daemon was not running"
-                self._step(entry.key, states.ProcessEnded(entry.epoch, reason))
-            except CannotWatch as problem:
-                self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
+            event = resume(entry, self._journal.machine, self._watch_process)
+            if event is not None:
+                self._step(entry.key, event)
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
 
     def stop(self) -> None:
@@ -210,6 +206,7 @@ class Registrar:
             load=request.load,
             degradation=request.degradation,
             user=user,
+            machine=self._journal.machine,
         )
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -237,6 +234,9 @@ class Registrar:
                 case states.Deregister(leaving):
                     self._asked.add(leaving.instance)
                     answer = self._server.ask(deregister_request(leaving)).addCallback(self._left, leaving)
+                case states.Doubt(doubted):
+                    self._asked.add(doubted.instance)
+                    answer = self._server.ask(doubt_request(doubted)).addCallback(self._judged, doubted)
                 case states.DeregisterUnknown(unknown):
                     answer = self._server.ask(deregister_request(unknown)).addCallback(self._unknown_left, unknown)
                 case states.Renew(attempt, known):
@@ -313,6 +313,17 @@ class Registrar:
         self._step(entry.key, states.DeregisterRefused(entry.epoch, refusal))
         return outcome_of(entry, "offline") if states.is_gone(refusal) else refusal
 
+    def _judged(self, reply: Reply, entry: Registration) -> Answer:
+        """Record what a server found of an unverified instance."""
+        if isinstance(reply, Deregistered):
+            self._step(entry.key, states.Judged(entry.epoch, reply.state))
+            return outcome_of(entry, reply.state, reply.revision)
+        refusal = _refusal(reply)
+        if refusal.code in states.TRANSIENT:
+            return self._pending(entry, refusal)
+        self._step(entry.key, states.Judged(entry.epoch, refusal.code))
+        return refusal
+
     def _unknown_left(self, reply: Reply, unknown: Registration) -> Answer:
         if not isinstance(reply, Deregistered):
             return _refusal(reply)
@@ -368,8 +379,7 @@ class Registrar:
     def _grace_over(self) -> None:
         for entry in self._journal.all():
             if entry.hold and not self._is_held(entry):
-                reason = "the program that held it did not come back"
-                self._step(entry.key, states.ConnectionClosed(entry.epoch, reason))
+                self._step(entry.key, not_held_again(entry, self._journal.machine))
 
     def _is_held(self, entry: Registration) -> bool:
         return entry.instance in self._held.values()

@@ -16,10 +16,12 @@ import msgspec
 
 from compass.agent.registration.journal import Registration, State, format_key
 from compass.model.replies import Refusal
-from compass.model.rows import ListenerKey
+from compass.model.rows import FAILING, ListenerKey
 
 TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
 """Codes of refusals that do not judge the request: it is repeated later."""
+UNVERIFIED_SECONDS = 5.0
+"""Pause between two questions about an unverified instance whose listener fails: a probe and its repetition."""
 _FUTILE = frozenset({"bad-credential", "forbidden"})
 """Codes of refusals that a repetition on the next session would only repeat, each time with an entry in the security
 log."""
@@ -146,6 +148,21 @@ class ConnectionClosed(Event, frozen=True):
     reason: str
 
 
+class Resumed(Event, frozen=True):
+    """The daemon has started again, and watches the process of the instance or cannot recognise it."""
+
+    epoch: int
+    unknown: str = ""
+    """Reason for which the daemon cannot say whether the instance lives; empty: it does."""
+
+
+class Judged(Event, frozen=True):
+    """A server answered about an unverified instance: the state of its listener, or a refusal's code."""
+
+    epoch: int
+    state: str
+
+
 class Due(Event, frozen=True):
     """A session began, or the pause after a refusal is over: nothing was asked for the entry on this session."""
 
@@ -168,6 +185,12 @@ class Verify(Action, frozen=True):
 
 class Deregister(Action, frozen=True):
     """Ask a server to deregister; `Deregistered`, `DeregisterRefused` or `RefusedForNow` follows."""
+
+    entry: Registration
+
+
+class Doubt(Action, frozen=True):
+    """Ask a server to probe an unverified instance; `Judged` or `RefusedForNow` follows."""
 
     entry: Registration
 
@@ -271,8 +294,15 @@ def step(entry: Registration | None, event: Event) -> Step:
             dead = _with(entry, state="leaving", died=True, problem="", code="")
             died = Log("info", f"{format_key(entry.key)} died: {why}")
             return dead, (died, Unwatch(), Release(entry.epoch), Deregister(dead))
+        case Resumed(_, unknown), "pending" | "registered" | "refused", Registration():
+            doubted = Log("warn", f"it is not known whether {format_key(entry.key)} lives: {unknown}; servers probe it")
+            return _with(entry, unverified=unknown), (doubted,) if unknown else ()
+        case Judged(_, state), "pending" | "registered" | "refused", Registration() if entry.unverified:
+            return _judged(entry, state)
         case Due(), _, Registration() if entry.code in _FUTILE:
             return entry, ()
+        case Due(), "pending" | "registered" | "refused", Registration() if entry.unverified:
+            return entry, (Doubt(entry),)
         case Due(), "leaving", Registration():
             return entry, (Deregister(entry),)
         case Due(), "pending" | "registered" | "refused", Registration():
@@ -344,6 +374,16 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
+
+
+def _judged(entry: Registration, state: str) -> Step:
+    if state == "offline" or state in _GONE or state == "stale-epoch":
+        return None, (
+            Log("info", f"{format_key(entry.key)} has ended: no server has it, or it answers no probe"),
+            Unwatch(),
+        )
+    # A listener that fails is probed until it is down, which settles it; one that answers stays as it is.
+    return entry, (RetryLater(entry.epoch, UNVERIFIED_SECONDS),) if state in FAILING else ()
 
 
 def _hold(entry: Registration) -> tuple[Action, ...]:

@@ -62,6 +62,7 @@ from compass.model.names import format_endpoint, parse_endpoint, parse_group, pa
 from compass.pki.identity import Identity
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
+from compass.system.machine import this_machine
 from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"
@@ -117,6 +118,7 @@ class HostService(Service):
                 random=draw,
                 state_directory=Path(settings.state_directory),
                 host_name=self._name,
+                machine=this_machine(self._name),
                 default_address=settings.address,
                 selector=self._selector,
                 dial=dialler(reactor, identity),
@@ -180,6 +182,8 @@ class HostService(Service):
             await listen_dns(
                 self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers, guard
             )
+        for warning in agent.api.status().warnings:
+            self.log.warn("{warning}", warning=warning)
         agent.start()
         for name in self._service_names:
             name.start()

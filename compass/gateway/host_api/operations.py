@@ -12,6 +12,7 @@ from compass.gateway.http.openapi import EVENTS, Operation, document
 from compass.gateway.http.prometheus_sd import PROMETHEUS
 from compass.gateway.http.sse import Revision
 from compass.model.host_api import (
+    PROCESSES_HEADER,
     HostStatus,
     LocalDeregister,
     LocalDrain,
@@ -70,7 +71,9 @@ RESOLVE = Operation(
     asks=NameAsked,
     answers=Resolved,
 )
-REGISTER = _outcome("/v1/register", LocalRegister, "Register a listener (function 2.1).")
+REGISTER = msgspec.structs.replace(
+    _outcome("/v1/register", LocalRegister, "Register a listener (function 2.1)."), headers=(PROCESSES_HEADER,)
+)
 DEREGISTER = _outcome("/v1/deregister", LocalDeregister, "Deregister a listener (function 2.2).")
 LOAD = _outcome("/v1/load", LocalLoad, "Report the load of a listener of this host, for the pool policies that use it.")
 DRAIN = _outcome(

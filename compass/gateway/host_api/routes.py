@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -18,6 +19,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from compass.gateway.host_api import operations
+from compass.gateway.host_api.callers import when_caller_ends, with_local_process
 from compass.gateway.host_api.local_peers import user_of
 from compass.gateway.host_api.operations import NameAsked, ServiceAsked, WatchAsked
 from compass.gateway.http import channel, health, same_origin, server
@@ -150,7 +152,10 @@ class HostHttp:
         )
 
     def _register(self, request: Request, asked: LocalRegister) -> Any:
-        registered = self._api.register(asked, user_of(request))
+        wanted = with_local_process(request, asked)
+        if isinstance(wanted, Refusal):
+            return server.answer(request, wanted)
+        registered = self._api.register(wanted, user_of(request))
         return self._hold(request, registered) if asked.hold else _outcome(request, registered)
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
@@ -164,6 +169,8 @@ class HostHttp:
                 self._api.released(outcome)
 
         request.notifyFinish().addBoth(connection_closed)
+        # What is held by a connection is held by every fork of its program, too; so the program itself is watched.
+        request.notifyFinish().addBoth(when_caller_ends(request, partial(_close, request)))
 
         def answered(answer: Outcome | Refusal) -> Any:
             if isinstance(answer, Refusal):
@@ -193,6 +200,11 @@ class HostHttp:
 
         watching = self._api.watch(asked.service, since, deliver, user_of(request))
         return server.ignore_cancellation(watching.addCallback(answered))
+
+
+def _close(request: Request) -> None:
+    """Close the connection of a request, which fails with that."""
+    cast(Any, request.channel).transport.abortConnection()
 
 
 def _outcome_of(ask: Callable[[Any, int], Deferred[Outcome | Refusal]]) -> server.Endpoint:

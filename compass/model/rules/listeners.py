@@ -38,7 +38,7 @@ from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.shares import check_metadata, check_registration
-from compass.model.rules.validation import check_epoch, check_host, saw_it_die
+from compass.model.rules.validation import check_epoch, check_host, is_doubtful, saw_it_die
 from compass.model.text import escape_line
 
 
@@ -118,6 +118,8 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
         return Deregistered(draft.catalogue.revision, "offline", changed=False)
+    if is_doubtful(draft.principal, request, old):
+        return Deregistered(draft.catalogue.revision, old.state, changed=False)
     operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
     row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
     draft.set(operation, row)

@@ -172,6 +172,17 @@ def check_host(draft: Draft, service: str, action: str) -> None:
         )
 
 
+def is_doubtful(principal: Principal, request: Deregister, old: Listener) -> bool:
+    """Return whether a host reports a death that it cannot have observed: a probe decides, not the report.
+
+    The host says so itself, or the instance is one of another host: its journal is a copy of that host's. A listener
+    that is down already has been probed.
+    """
+    if not request.died or principal.role != "host" or old.state in ("down", "offline"):
+        return False
+    return request.unverified or (request.epoch == old.epoch and old.host != principal.name)
+
+
 def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request: Deregister) -> bool:
     """Return whether the request comes from the host that registered this instance and reports its death.
 

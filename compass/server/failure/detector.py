@@ -17,8 +17,8 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.cluster import ClusterView
 from compass.model.interfaces import Environment
 from compass.model.names import InvalidName, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
-from compass.model.replies import CaseFile, Refusal, Reply, Reported
-from compass.model.requests import Examine, Findings, Report, Undecided, WeighedReport
+from compass.model.replies import CaseFile, Deregistered, Refusal, Reply, Reported
+from compass.model.requests import Deregister, Examine, Findings, Report, Undecided, WeighedReport
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
@@ -35,6 +35,8 @@ PROBES_MAX = 64
 """Probes under way at once: each is a connection; a rack that dies makes thousands."""
 ABSENCE_GRACE_SECONDS = 60.0
 """Time after a server's start at which hosts without a session count as lost: twice their longest pause."""
+UNVERIFIED = "no host knows whether its process lives"
+"""Evidence of a doubtful deregistration."""
 Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves. Returns an empty string, or why not."""
 
@@ -138,6 +140,17 @@ class FailureDetector:
         self._check_reported(key)
         return self._committer.submit(weighed, principal)
 
+    def deregister(self, request: Deregister, principal: Principal) -> Deferred[Reply]:
+        """Have a deregistration decided, and probe the listener if it is not known whether its process has ended."""
+        decided = self._committer.submit(request, principal)
+        return decided.addCallback(self._check_doubted, request) if request.died else decided
+
+    def _check_doubted(self, reply: Reply, request: Deregister) -> Reply:
+        key = _key_of(request)
+        if isinstance(reply, Deregistered) and reply.state != "offline" and not isinstance(key, InvalidName):
+            self._check_reported(key, UNVERIFIED)
+        return reply
+
     def findings(self, host: str, findings: Findings) -> Reply:
         """Process the result of a host that was asked to probe."""
         if not self._peers.add_result(host, findings):
@@ -151,7 +164,7 @@ class FailureDetector:
             row = self._replica.catalogue.listener(*key)
             if row is not None and row.state not in FAILING | {"offline"} and self._cluster.owns(row):
                 self.records.record_lost_session(key, host)
-                self._check(row, absent=True)
+                self._check(row, f"the session of host {host} is lost", absent=True)
 
     def returned(self, host: str) -> None:
         """End the absence of a host with a session here, and probe at once what failed meanwhile."""
@@ -329,7 +342,7 @@ class FailureDetector:
         if inquiry is not None:
             inquiry.stop()
 
-    def _check_reported(self, key: ListenerKey) -> None:
+    def _check_reported(self, key: ListenerKey, why: str = "reported unreachable") -> None:
         """Check a reported listener unless it is checked already because of its state."""
         row = self._replica.catalogue.listener(*key)
         if row is None or row.state in FAILING or row.state == "offline":
@@ -337,14 +350,14 @@ class FailureDetector:
         if self.records.answered_lately(key):
             self.refuted(key)
         else:
-            self._check(row, absent=False)
+            self._check(row, why, absent=False)
 
-    def _check(self, row: Listener, *, absent: bool) -> None:
+    def _check(self, row: Listener, why: str, *, absent: bool) -> None:
         key = _key(row)
         if key in self._checks and absent and not self._checks[key].absent:
             self.end_check(key)
         if key not in self._checks:
-            self._checks[key] = check = UnconfirmedCheck(self, row, self._policy(key), absent=absent)
+            self._checks[key] = check = UnconfirmedCheck(self, row, self._policy(key), absent=absent, why=why)
             check.begin()
 
     def _forget(self, key: ListenerKey) -> None:
@@ -369,7 +382,7 @@ def _key(row: Listener) -> ListenerKey:
     return row.service, row.address, row.port
 
 
-def _key_of(request: Report | Examine) -> ListenerKey | InvalidName:
+def _key_of(request: Report | Examine | Deregister) -> ListenerKey | InvalidName:
     try:
         return parse_service_id(request.service), parse_address(request.address), parse_port(request.port)
     except InvalidName as problem:
