@@ -10,7 +10,7 @@ from compass.agent.local_users import CONNECTIONS_MAX
 from compass.agent.registration.probe_responder import Probe
 from compass.agent.registration.registrar import RegistrarDependencies
 from compass.agent.upstream.connector import Mode
-from compass.system.machine import Machine
+from compass.system.machine import UNKNOWN_MACHINE, Machine
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
@@ -22,7 +22,7 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
 
     state_directory: Path
     host_name: str
-    machine: Machine = Machine()
+    machine: Machine = UNKNOWN_MACHINE
     """Machine on which the agent runs, recorded with each registration."""
     update_port: int = 0
     """Port at which servers dial this host; 0: they cannot."""

@@ -48,6 +48,10 @@ class Machine(NamedTuple):
         return "before this machine was started again, or on another machine"
 
 
+UNKNOWN_MACHINE = Machine()
+"""Machine of which nothing is known; it is no other one's, not even its own."""
+
+
 def this_machine(host: str = "", proc: Path = PROC) -> Machine:
     """Return the identity of this machine, with what of it can be read."""
     try:

@@ -22,7 +22,7 @@ from compass.model.requests import Deregister, Register
 from compass.model.rows import IDLE, ListenerKey
 from compass.model.rows import State as ListenerState
 from compass.system.files import replace_file, set_aside
-from compass.system.machine import Machine
+from compass.system.machine import UNKNOWN_MACHINE, Machine
 from compass.system.peer_credentials import UNKNOWN_USER
 
 FILE_NAME = "registrations.json"
@@ -70,7 +70,7 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     degradation: float = IDLE
     user: Integer = UNKNOWN_USER
     """User whose program asked for it."""
-    machine: Machine = Machine()
+    machine: Machine = UNKNOWN_MACHINE
     """Machine on which it was asked for; its process number means nothing on any other."""
     unverified: str = ""
     """Reason for which this daemon cannot say whether the instance lives. Servers probe it, and decide."""
@@ -151,7 +151,7 @@ class RegistrationJournal:
 
     _log = Logger()
 
-    def __init__(self, directory: Path, machine: Machine = Machine()) -> None:
+    def __init__(self, directory: Path, machine: Machine = UNKNOWN_MACHINE) -> None:
         self._path = directory / FILE_NAME
         self.machine = machine
         """This machine, recorded with each entry."""

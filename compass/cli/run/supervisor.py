@@ -158,9 +158,11 @@ class SupervisedProcess:
         self._pid = 0
         self._epochs: dict[tuple[str, int], int] = {}
         """Epoch of each registration, by service and port."""
+        self._holds = os.getpid() == FIRST_PROCESS
+        """The daemon cannot watch processes by our numbers, as in a container, but it sees connections. A daemon that
+        is older than its own answer about this is not asked by a container's first process."""
         self._holdings: dict[tuple[str, int], Holding] = {}
-        """Held registrations in a process namespace of our own: the daemon cannot watch processes by our numbers, but
-        it sees connections."""
+        """Held registrations."""
         self._daemon_calls: Queue[Callable[[], state_machine.Event | None]] = Queue()
         self._finished = threading.Event()
 
@@ -244,8 +246,13 @@ class SupervisedProcess:
 
     def _register_one(self, registration: LocalRegister) -> Outcome:
         """Register one service. Raises ApiProblem."""
-        if os.getpid() != FIRST_PROCESS:
-            return self._run.api.register(msgspec.structs.replace(registration, pid=self._pid))
+        if not self._holds:
+            try:
+                return self._run.api.register(msgspec.structs.replace(registration, pid=self._pid))
+            except ApiProblem as problem:
+                if problem.code != "foreign-process":
+                    raise
+                self._holds = True
         key = registration.service, registration.port
         if key in self._holdings:
             self._holdings.pop(key).close()

@@ -19,9 +19,11 @@ import msgspec
 
 from compass.client.core.endpoint import ApiEndpoint, check_before_connecting, check_peer
 from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed, refused
+from compass.client.core.forks import keep_from_forks
 from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
 from compass.client.core.runtime import Connection, Runtime
 from compass.model.host_api import (
+    PROCESSES_HEADER,
     HostStatus,
     LocalDeregister,
     LocalDrain,
@@ -34,6 +36,7 @@ from compass.model.host_api import (
     Resolved,
 )
 from compass.model.replies import Dependencies
+from compass.system.machine import this_machine
 
 ANSWER_SECONDS = 30.0
 """Time limit for one answer: longer than the daemon itself waits for a server."""
@@ -61,7 +64,9 @@ class HostApiCalls:
 
     async def register(self, request: LocalRegister) -> Outcome:
         """Register a listener (function 2.1). A request with `hold` needs `hold` instead."""
-        return await self._ask(Outcome, "POST", "/v1/register", request)
+        # The daemon compares this with its own, and refuses a number that means another process there.
+        headers = {PROCESSES_HEADER: this_machine().processes} if request.pid else None
+        return await self._ask(Outcome, "POST", "/v1/register", request, headers)
 
     async def deregister(self, request: LocalDeregister) -> Outcome:
         """Deregister a listener (function 2.2)."""
@@ -108,8 +113,15 @@ class HostApiCalls:
         )
         return WatchStream(stream)
 
-    async def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
-        stream = await self._start_exchange(method, path, request)
+    async def _ask(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        request: LocalRequest | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> T:
+        stream = await self._start_exchange(method, path, request, headers)
         try:
             data = await stream.read_all()
         finally:
@@ -128,6 +140,7 @@ class HostApiCalls:
         check_before_connecting(self.endpoint, has_credential)
         with map_errors(self.endpoint):
             line = await self.runtime.open(self.endpoint, self._answer_seconds)
+        keep_from_forks(line)
         stream = ResponseStream(self.endpoint, line, exchange, self._answer_seconds)
         try:
             with map_errors(self.endpoint):

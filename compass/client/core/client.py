@@ -16,6 +16,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypedDict, TypeVar, Unpack
 
+import msgspec
+
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
@@ -62,8 +64,8 @@ class Options(TypedDict, total=False):
     metadata: dict[str, str]
     """Metadata for its users."""
     hold: bool
-    """True: the daemon notices the end of this process by a connection, instead of by the process's number, for a
-    container, which has its own process numbers."""
+    """True: the daemon notices the end of this process by a connection, instead of by the process's number. This is
+    done without being asked for where the daemon cannot see this process, as in a container."""
     patience_seconds: float
     """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
@@ -189,6 +191,11 @@ class CoreClient:
                 outcome = await (held.next() if held else self.calls.register(request))
                 break
             except ApiProblem as problem:
+                if problem.code == "foreign-process" and held is None:
+                    # The daemon does not see the processes of this container, but it sees a connection.
+                    request = msgspec.structs.replace(request, pid=0, hold=True)
+                    held = HeldRegistration(self.calls, request, RetryPolicy(self.warn))
+                    continue
                 left = deadline - self.runtime.seconds()
                 if not may_pass(problem) or left <= 0:
                     raise
