@@ -18,6 +18,7 @@ from compass.model.replies import Refusal
 from compass.model.rules.decide import permit, permit_unread
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
+from compass.server.failure.doubts import DoubtfulDeaths
 from compass.server.sessions.request_limits import ChangeLimit, ReportLimit, RequestLimit, WatchLimit
 from compass.server.sessions.session import Greeting, Redirect, Session
 from compass.wire.events import AcknowledgementReceived
@@ -46,7 +47,7 @@ def handlers(components: Components) -> dict[type, Handler]:
     watches = WatchLimit(c.clock, c.committer.replica)
     return {
         requests.Register: proven,
-        requests.Deregister: Handler(c.detector.deregister, proven.limits, checked=True),
+        requests.Deregister: Handler(DoubtfulDeaths(c.committer, c.detector).deregister, proven.limits, checked=True),
         requests.Drain: proven,
         requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),
         requests.Put: write,

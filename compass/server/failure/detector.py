@@ -17,8 +17,8 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.cluster import ClusterView
 from compass.model.interfaces import Environment
 from compass.model.names import InvalidName, category_of, parse_address, parse_endpoint, parse_port, parse_service_id
-from compass.model.replies import CaseFile, Deregistered, Refusal, Reply, Reported
-from compass.model.requests import Deregister, Examine, Findings, Report, Undecided, WeighedReport
+from compass.model.replies import CaseFile, Refusal, Reply, Reported
+from compass.model.requests import Examine, Findings, Report, Undecided, WeighedReport
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
@@ -35,8 +35,6 @@ PROBES_MAX = 64
 """Probes under way at once: each is a connection; a rack that dies makes thousands."""
 ABSENCE_GRACE_SECONDS = 60.0
 """Time after a server's start at which hosts without a session count as lost: twice their longest pause."""
-UNVERIFIED = "no host knows whether its process lives"
-"""Evidence of a doubtful deregistration."""
 Probe = Callable[[Policy, str, int], Deferred[str]]
 """Asks an address and port whether it serves. Returns an empty string, or why not."""
 
@@ -131,25 +129,14 @@ class FailureDetector:
         def check_reported(reply: Reply) -> Reply:
             # Also when the store does not commit the report in time: then a suspicion was sent, and a probe decides.
             if isinstance(reply, Reported) or reply.code == "store-unavailable":  # type: ignore[union-attr]
-                self._check_reported(key)
+                self.check_reported(key)
             return reply
 
         if enough:
             return self._committer.submit(weighed, principal).addCallback(check_reported)
         # Nothing will be committed that a check would have to wait for.
-        self._check_reported(key)
+        self.check_reported(key)
         return self._committer.submit(weighed, principal)
-
-    def deregister(self, request: Deregister, principal: Principal) -> Deferred[Reply]:
-        """Have a deregistration decided, and probe the listener if it is not known whether its process has ended."""
-        decided = self._committer.submit(request, principal)
-        return decided.addCallback(self._check_doubted, request) if request.died else decided
-
-    def _check_doubted(self, reply: Reply, request: Deregister) -> Reply:
-        key = _key_of(request)
-        if isinstance(reply, Deregistered) and reply.state != "offline" and not isinstance(key, InvalidName):
-            self._check_reported(key, UNVERIFIED)
-        return reply
 
     def findings(self, host: str, findings: Findings) -> Reply:
         """Process the result of a host that was asked to probe."""
@@ -342,7 +329,7 @@ class FailureDetector:
         if inquiry is not None:
             inquiry.stop()
 
-    def _check_reported(self, key: ListenerKey, why: str = "reported unreachable") -> None:
+    def check_reported(self, key: ListenerKey, why: str = "reported unreachable") -> None:
         """Check a reported listener unless it is checked already because of its state."""
         row = self._replica.catalogue.listener(*key)
         if row is None or row.state in FAILING or row.state == "offline":
@@ -382,7 +369,7 @@ def _key(row: Listener) -> ListenerKey:
     return row.service, row.address, row.port
 
 
-def _key_of(request: Report | Examine | Deregister) -> ListenerKey | InvalidName:
+def _key_of(request: Report | Examine) -> ListenerKey | InvalidName:
     try:
         return parse_service_id(request.service), parse_address(request.address), parse_port(request.port)
     except InvalidName as problem:
