@@ -107,13 +107,13 @@ def local_number(number: int, caller: Caller, proc: Path = PROC) -> int:
 
 
 def _translated(number: int, caller: Caller, proc: Path) -> int:
-    own = this_machine(proc=proc).processes
     if caller.process == INVISIBLE:
         raise ForeignProcess(
             f"opengnscd runs in a PID namespace that has no process {number} of this program: {ADVICE}"
         )
     status = _status(caller.process, proc) if caller.process > 0 and has_own_proc(proc) else None
     if status is None:
+        own = this_machine(proc=proc).processes
         if caller.processes and own and caller.processes != own:
             raise ForeignProcess(f"process {number} is one of another PID namespace than opengnscd's: {ADVICE}")
         return number

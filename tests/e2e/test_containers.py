@@ -301,7 +301,8 @@ request = json.dumps({"service": "account.openuso", "port": int(sys.argv[3]), "a
     "credential": os.environ["OPENGNS_CREDENTIAL"]})
 api = socket.socket(socket.AF_UNIX)
 api.connect(sys.argv[1])
-api.sendall(f"POST /v1/register HTTP/1.1\r\nHost: unix\r\nContent-Length: {len(request)}\r\n\r\n{request}".encode())
+head = f"Host: unix\r\nContent-Type: application/json\r\nContent-Length: {len(request)}"
+api.sendall(f"POST /v1/register HTTP/1.1\r\n{head}\r\n\r\n{request}".encode())
 api.recv(1000)
 os.fork()
 time.sleep(100)

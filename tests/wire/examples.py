@@ -91,6 +91,11 @@ EXAMPLES: list[Example] = [
         ),
         ("deregister", 3, requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7)),
         ("deregister of the dead", 4, requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, True)),
+        (
+            "deregister of an instance that may live",
+            34,
+            requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, True, True),
+        ),
         ("drain", 5, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, credential=TOKEN)),
         ("undrain", 6, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, draining=False)),
         ("pull", 7, requests.Pull("portal.web")),
@@ -189,6 +194,7 @@ EXAMPLES: list[Example] = [
         ("registered already", 2, replies.Registered(41, "up", changed=False)),
         ("deregistered", 3, replies.Deregistered(42, "offline")),
         ("deregistered already", 4, replies.Deregistered(42, "offline", changed=False)),
+        ("not deregistered, for it answers a probe", 4, replies.Deregistered(42, "up", changed=False)),
         ("reported", 5, replies.Reported(43, "suspect")),
         (
             "dependencies",
