@@ -91,9 +91,13 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
     "--pid",
     type=click.IntRange(1),
     default=None,
-    help="Number of the process that serves; if it dies, the listener is marked down.",
+    help="Number of the process that serves, as you see it; if it dies, the listener is marked down.",
 )
-@click.option("--hold", is_flag=True, help="Stay in the foreground; the registration ends with this program.")
+@click.option(
+    "--hold",
+    is_flag=True,
+    help="Stay in the foreground; the registration ends with this program. It works in every container.",
+)
 def register(
     context: CliContext,
     service: str,
@@ -321,8 +325,8 @@ def run(
     signal does not wait. If COMMAND crashes, opengnscd reports it within a second. Without opengnscd, COMMAND runs
     and is registered later.
 
-    As the first process of a container, run reaps orphans, and a connection to opengnscd shows that COMMAND lives,
-    because opengnscd cannot see a container's processes. Under a service manager (Type=notify), run reports when
+    As the first process of a container, run reaps orphans. Where opengnscd cannot see a container's processes, a
+    connection to opengnscd shows that COMMAND lives. Under a service manager (Type=notify), run reports when
     the service is registered, when it stops, and, with WatchdogSec=, signs of life; COMMAND does not get
     NOTIFY_SOCKET.
 

@@ -46,7 +46,7 @@ from tests.simulation.old import OldClient
 from tests.simulation.plan import Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
 from tests.simulation.topology import POLICY, fresh_store
-from tests.support.virtual_world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
+from tests.support.virtual_world import ADMIN, EPOCH, SimulatedHost, SimulatedProcesses, SimulatedServer, World
 
 SETTLE_SECONDS = 100.0
 """Longer than any back-off, pause or timer that a fault may have set going, so that what can heal has healed."""
@@ -326,8 +326,27 @@ class Deployment(World):
             for pid in sorted(machine.processes.living):
                 self._died(pid)
             machine.processes.living.clear()
+            machine.processes.boot = f"boot {self.runs[host] + 1}"
             self.disks[host].lose_power()
         self.clock.callLater(float(away), self.start_host, host)
+
+    def do_clone_host(self, host: str, name: str, seconds: str) -> None:
+        """A snapshot of a host runs on another machine for a time, with a name and a certificate of its own."""
+        if name in self.hosts:
+            return
+        self.runs[name] += 1
+        machine: Any = Machine(self, name, self.runs[name])
+        self.disks[name] = self.disks[host].copy(machine.now)
+        self.processes[name] = SimulatedProcesses()
+        self.processes[name].boot = f"boot {self.runs[name]} of {name}"
+        self.hosts[name] = clone = SimulatedHost(machine, name, tuple(sorted(self.servers)) or ("gns1",))
+        clone.agent.start()
+
+        def end() -> None:
+            clone.crash()
+            del self.hosts[name]
+
+        self.clock.callLater(float(seconds), end)
 
     def do_restart_server(self, server: str, how: str, away: str) -> None:
         if server not in self.servers:

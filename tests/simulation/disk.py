@@ -36,6 +36,15 @@ class Disk:
         self._names: dict[str, _File] = {}
         self._durable_names: dict[str, _File] = {}
 
+    def copy(self, now: Callable[[], float]) -> Disk:
+        """A disk of another machine with the same files, as a snapshot of this one has them."""
+        other = Disk(now)
+        for name, file in self._names.items():
+            other._names[name] = made = _File()
+            made.data = made.durable = file.data
+        other.sync_names()
+        return other
+
     def lose_power(self) -> None:
         """Only what was synced is left."""
         self._names = dict(self._durable_names)

@@ -14,6 +14,8 @@ import msgspec
 CATEGORIES = 10
 SERVICES = 60
 PORTS = range(8000, 8006)
+CLONES = 2
+"""Machines that begin as a copy of a host's disk."""
 CALM_SHARE = 0.12
 """Share of the pauses that are long enough for the system to settle: bounds in time are judged there."""
 
@@ -92,6 +94,7 @@ class Planner:
             (self.rotate, 2),
             (self.topology, 3),
             (self.old_client, 2),
+            (self.clone_host, 2),
         ]
 
     def choose(self, steps: int) -> Iterable[Action]:
@@ -206,6 +209,10 @@ class Planner:
 
     def old_client(self) -> dict[str, str]:
         return {"server": self.random.choice(self.servers), "say": self.random.choice(["push", "request", "nothing"])}
+
+    def clone_host(self) -> dict[str, str]:
+        clone = f"k{self.random.randrange(CLONES)}"
+        return {"host": self._host(), "name": clone, "for": self._seconds(1.0, 4.0)}
 
     def _host(self) -> str:
         return self.random.choice(self.hosts)

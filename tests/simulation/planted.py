@@ -1,4 +1,4 @@
-"""Four bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+"""Five bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
 
 They exist here only; `compass` has no switch for them.
 """
@@ -12,14 +12,17 @@ from typing import Any, cast
 import msgspec
 
 from compass.agent.changes import Changes
+from compass.agent.registration.journal import RegistrationJournal
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
+from compass.model.rules import listeners
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
 from compass.server.push import snapshot_cache
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Subscriptions
 from compass.server.sessions.session import Session
+from compass.system.machine import Machine
 from compass.wire.messages import Suspicion
 
 STARTING_SECONDS = 1.0
@@ -116,9 +119,31 @@ def suspicion_kept_as_truth() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def journal_of_anyone_proves_deaths() -> Iterator[None]:
+    """A daemon takes every journal for its own machine's, and servers believe what it says of another host (K1)."""
+
+    def own(self: Any, entry: Any) -> bool:
+        return True
+
+    def known(self: Any, other: Any) -> bool:
+        return True
+
+    def certain(principal: Any, request: Any, old: Any) -> bool:
+        return False
+
+    with (
+        _replaced(RegistrationJournal, "_is_own", own),
+        _replaced(Machine, "has_processes_of", known),
+        _replaced(listeners, "is_doubtful", certain),
+    ):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "reply-before-commit": reply_before_commit,
     "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
     "empty-list-during-start": empty_list_during_start,
     "suspicion-kept-as-truth": suspicion_kept_as_truth,
+    "journal-of-anyone-proves-deaths": journal_of_anyone_proves_deaths,
 }

@@ -292,15 +292,13 @@ class UnconfirmedCheck(HealthCheck):
     """Check of a listener in use with evidence that does not suffice: it becomes suspect if a probe fails.
 
     `absent`: its host's session is lost; until the host has one again, the listener is probed with growing pauses.
-    `why`: the evidence, for the cause of a suspicion.
     """
 
     label = "check"
 
-    def __init__(self, context: CheckContext, row: Listener, policy: Policy, *, absent: bool, why: str) -> None:
+    def __init__(self, context: CheckContext, row: Listener, policy: Policy, *, absent: bool) -> None:
         super().__init__(context, row, policy)
         self.absent = absent
-        self._why = why
         self._backoff = Backoff(first=max(policy.grace_seconds, 1.0), longest=ABSENT_SECONDS_MAX)
 
     def begin(self) -> None:
@@ -313,7 +311,7 @@ class UnconfirmedCheck(HealthCheck):
         if self.absent and self.context.has_sessions and not self.context.local_health.is_in_doubt:
             row = self.row
             # Hosts are asked about a suspect listener; this server knows only that the host's session is lost.
-            cause = f"{self._why}; {why}"[:CAUSE_MAX]
+            cause = f"the session of host {row.host} is lost; {why}"[:CAUSE_MAX]
             self.submit(Suspect(row.service, row.address, row.port, row.epoch, cause))
         else:
             self.context.end_check(self.key)
@@ -324,7 +322,8 @@ class UnconfirmedCheck(HealthCheck):
             self.context.refuted(self.key)
             self.context.local_health.record(self.key, "alive")
         elif self.context.has_sessions and not self.context.local_health.is_in_doubt:
-            cause = f"{self._why}, and a probe failed: {problem}"[:CAUSE_MAX]
+            why = f"the session of host {row.host} is lost" if self.absent else "reported unreachable"
+            cause = f"{why}, and a probe failed: {problem}"[:CAUSE_MAX]
             self.submit(Suspect(row.service, row.address, row.port, row.epoch, cause))
             return
         else:

@@ -129,13 +129,13 @@ class FailureDetector:
         def check_reported(reply: Reply) -> Reply:
             # Also when the store does not commit the report in time: then a suspicion was sent, and a probe decides.
             if isinstance(reply, Reported) or reply.code == "store-unavailable":  # type: ignore[union-attr]
-                self.check_reported(key)
+                self._check_reported(key)
             return reply
 
         if enough:
             return self._committer.submit(weighed, principal).addCallback(check_reported)
         # Nothing will be committed that a check would have to wait for.
-        self.check_reported(key)
+        self._check_reported(key)
         return self._committer.submit(weighed, principal)
 
     def findings(self, host: str, findings: Findings) -> Reply:
@@ -151,7 +151,7 @@ class FailureDetector:
             row = self._replica.catalogue.listener(*key)
             if row is not None and row.state not in FAILING | {"offline"} and self._cluster.owns(row):
                 self.records.record_lost_session(key, host)
-                self._check(row, f"the session of host {host} is lost", absent=True)
+                self._check(row, absent=True)
 
     def returned(self, host: str) -> None:
         """End the absence of a host with a session here, and probe at once what failed meanwhile."""
@@ -329,7 +329,7 @@ class FailureDetector:
         if inquiry is not None:
             inquiry.stop()
 
-    def check_reported(self, key: ListenerKey, why: str = "reported unreachable") -> None:
+    def _check_reported(self, key: ListenerKey) -> None:
         """Check a reported listener unless it is checked already because of its state."""
         row = self._replica.catalogue.listener(*key)
         if row is None or row.state in FAILING or row.state == "offline":
@@ -337,14 +337,14 @@ class FailureDetector:
         if self.records.answered_lately(key):
             self.refuted(key)
         else:
-            self._check(row, why, absent=False)
+            self._check(row, absent=False)
 
-    def _check(self, row: Listener, why: str, *, absent: bool) -> None:
+    def _check(self, row: Listener, *, absent: bool) -> None:
         key = _key(row)
         if key in self._checks and absent and not self._checks[key].absent:
             self.end_check(key)
         if key not in self._checks:
-            self._checks[key] = check = UnconfirmedCheck(self, row, self._policy(key), absent=absent, why=why)
+            self._checks[key] = check = UnconfirmedCheck(self, row, self._policy(key), absent=absent)
             check.begin()
 
     def _forget(self, key: ListenerKey) -> None:

@@ -1,36 +1,45 @@
 """Doubtful deaths: a host reports that a process ended, and cannot have observed it (`validation.is_doubtful`).
 
 Such a report changes nothing by itself. The server probes the listener before it replies: one that answers stays as it
-is, and one that does not is checked like a listener that was reported.
+is, and one that does not is suspect, and is checked like any other suspect listener.
 """
 
 from __future__ import annotations
 
 from typing import Protocol
 
-import msgspec
 from twisted.internet.defer import Deferred
 
 from compass.model.names import category_of, parse_address, parse_service_id
-from compass.model.replies import Deregistered, Reply
-from compass.model.requests import Deregister
-from compass.model.rows import FAILING, Listener, ListenerKey, Policy
+from compass.model.replies import Deregistered, Refusal, Reply, Reported
+from compass.model.requests import Deregister, Suspect, Undecided
+from compass.model.rows import FAILING, Listener, Policy
 from compass.model.rules.draft import Principal
 from compass.model.rules.networks import ProbeDenied
 from compass.server.commit.committer import Committer
+from compass.server.failure.checks import CAUSE_MAX
+from compass.server.failure.local_health import LocalHealthMonitor
 
 EVIDENCE = "its host does not know whether its process lives"
 """Cause of a suspicion that begins with a doubtful death."""
+RETRY_SECONDS = 5.0
+"""Pause until a server that doubts its own probes is asked again."""
 
 
 class Detector(Protocol):
     """Part of the failure detector that probes."""
 
+    local_health: LocalHealthMonitor
+
+    @property
+    def has_sessions(self) -> bool:
+        """Whether any host has a session here."""
+
     def probe(self, policy: Policy, row: Listener) -> Deferred[str]:
         """Probe a listener. Returns an empty string, or why it does not serve."""
 
-    def check_reported(self, key: ListenerKey, why: str) -> None:
-        """Check a listener unless it is checked already because of its state."""
+    def submit(self, request: Undecided) -> Deferred[Reply]:
+        """Have a request of the server itself decided."""
 
 
 class DoubtfulDeaths:
@@ -54,10 +63,19 @@ class DoubtfulDeaths:
         if row is None or category is None:
             return reply
 
-        def probed(problem: str) -> Reply:
+        def probed(problem: str) -> Reply | Deferred[Reply]:
             if not problem or isinstance(problem, ProbeDenied):
                 return reply
-            self._detector.check_reported(key, EVIDENCE)
-            return msgspec.structs.replace(reply, state="suspect")
+            if not self._detector.has_sessions or self._detector.local_health.is_in_doubt:
+                return Refusal("busy", f"{problem}, and this server may be cut off itself", RETRY_SECONDS)
+            cause = f"{EVIDENCE}, and a probe failed: {problem}"[:CAUSE_MAX]
+            return self._detector.submit(Suspect(*key, row.epoch, cause)).addCallback(suspected)
+
+        def suspected(decided: Reply) -> Reply:
+            if not isinstance(decided, Reported):
+                return decided
+            if self._committer.replica.catalogue.listener(*key) is None:
+                return Refusal("unknown-listener", f"{key[0]} has no listener at {key[1]} port {key[2]} any more")
+            return Deregistered(decided.revision, decided.state, changed=False)
 
         return self._detector.probe(category.policy, row).addCallback(probed)

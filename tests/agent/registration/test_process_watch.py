@@ -109,7 +109,7 @@ print(json.dumps([watch.problem, start_of(pid), start_of(pid) == start_of(other)
 
 @NEEDS_NAMESPACES
 def test_a_process_that_proc_hides(tmp_path: Path) -> None:
-    """hidepid: its pidfd says that it lives, and with pidfs which one it is. No start time can be compared with that."""
+    """hidepid: its pidfd says that it lives, and with pidfs which one it is; no start time compares with that."""
     script = 'mount -o remount,hidepid=2 /proc; sleep 100 & one=$!; sleep 100 & "$@" $one $!; kill $one $!'
     command = [*UNSHARE, "--mount", "sh", "-c", script, "sh", sys.executable, "-c", HARDENED]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
