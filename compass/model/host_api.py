@@ -208,7 +208,7 @@ class HostStatus(msgspec.Struct, frozen=True):
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
     warnings: tuple[str, ...] = ()
-    """What an administrator of the host should change."""
+    """Conditions that an administrator of the host should change."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

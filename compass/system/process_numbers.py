@@ -44,7 +44,7 @@ class Caller(NamedTuple):
 
     user: int
     process: int = NO_PROCESS
-    """Its number in our namespace, INVISIBLE or NO_PROCESS."""
+    """Number of the program in our namespace, INVISIBLE or NO_PROCESS."""
     processes: str = ""
     """Set of processes to which its numbers belong, as `Machine.processes`; empty: not said."""
 

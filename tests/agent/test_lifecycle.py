@@ -199,7 +199,7 @@ def test_a_journal_of_another_namespace_or_boot_proves_no_death(
 
 
 def test_what_is_not_verified_and_answers_no_probe_ends(world: Hosts, tokens: dict[str, str]) -> None:
-    """As after a reboot: its services may have ended with it, or have been started again before the daemon."""
+    """A reboot is an example: services ended with it, or were started again before the daemon."""
     provider = world.daemon("provider")
     world.wait(provider.register(wish(tokens[CHINA], pid=1)))
     world.hosts["provider"].stop()

@@ -1,4 +1,4 @@
-"""Whose process it is: services and daemons in containers, copied state directories, forks that inherit a connection.
+"""Identity of processes: services and daemons in containers, copied state directories, forks that inherit a connection.
 
 Real daemons in PID namespaces of their own, killed with SIGKILL, as another host sees it.
 """
@@ -89,7 +89,7 @@ def run(host: Host, port: int) -> list[str]:
 def test_a_service_under_run_in_a_container(
     deployment: Deployment, hosts: tuple[Host, Host], first: str, way: str
 ) -> None:
-    """Whether `opengnsc run` is the first process or the child of one, as with --init, tini or a shell."""
+    """`opengnsc run` is the first process, or the child of one, as with --init, tini or a shell."""
     user, store = hosts
     port = free_port(store.address)
     command = run(store, port)
@@ -176,14 +176,14 @@ def test_a_daemon_without_the_processes_of_its_journal_takes_out_nothing(
         other.kill()
         moved.daemon.kill()
         moved.daemon._command[:] = command
-        eventually(lambda: moved_is_free(moved), "the container has ended")
+        eventually(lambda: is_free(moved), "the container has ended")
         moved.daemon.start()
         eventually(lambda: user.resolved(SERVICE) == ("service", [ports[0]]), "the dead one is gone")
         gone_within_a_second(user, one.kill)
 
 
-def moved_is_free(host: Host) -> bool:
-    """Whether the ports of a daemon that was killed with its container can be used again."""
+def is_free(host: Host) -> bool:
+    """Return whether the port of a daemon that was killed with its container is free."""
     with socket.socket() as probe:
         return probe.connect_ex((host.address, host.port)) != 0
 

@@ -128,7 +128,7 @@ def options_of_run(command: list[str]) -> dict[str, Any]:
 
 
 def test_compose_runs_the_daemon_in_the_hosts_namespaces() -> None:
-    """It sees the processes that register, it keeps its state, and services share its socket."""
+    """The daemon sees the processes that register and keeps its state, and services share its socket."""
     daemon, service = daemon_of_compose()
     assert (daemon["network_mode"], daemon["pid"]) == ("host", "host")
     places = dict(mount.split(":")[:2] for mount in daemon["volumes"])
@@ -156,7 +156,7 @@ def test_the_quadlet_runs_the_daemon_in_the_hosts_namespaces() -> None:
 
 
 def test_kubernetes_runs_one_daemon_on_each_node() -> None:
-    """With the node's processes, network, name, state and socket, and without any right."""
+    """Each daemon has the processes, network, name, state and socket of its node, and no capability."""
     daemons, service = objects()
     assert (daemons["apiVersion"], daemons["kind"]) == ("apps/v1", "DaemonSet")
     pod = daemons["spec"]["template"]["spec"]

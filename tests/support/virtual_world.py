@@ -372,7 +372,7 @@ class SimulatedProcesses:
     def __init__(self) -> None:
         self.living: set[int] = set()
         self.boot, self.namespace = "boot 1", "namespace 1"
-        """Where these process numbers count; a test changes them for another machine or another container."""
+        """Boot and namespace of these process numbers; a test changes them for another machine or container."""
         self.problem = ""
         self.scarce = False
         """True if the system cannot watch another process."""

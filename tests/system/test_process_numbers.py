@@ -126,7 +126,7 @@ def _is_found(number: int, proc: Proc) -> bool:
 
 
 def test_a_proc_of_another_namespace_is_not_believed(proc: Proc) -> None:
-    """Its numbers are not ours, whatever it shows."""
+    """The numbers in it are not ours."""
     (proc.directory / "self").unlink()
     (proc.directory / "self").symlink_to("999999")
     assert local_number(7, Caller(1000, 21), proc.directory) == 7

@@ -158,7 +158,7 @@ class RegistrationJournal:
         self._entries: dict[ListenerKey, Registration] = {}
         self.last_epoch = 0
         self.warning = ""
-        """What of the file was not used, and where it is; for `opengnsc status`."""
+        """Warning for `opengnsc status`: the part of the file that was not used, and its place now."""
 
     def load(self) -> None:
         """Read what an earlier run left; a damaged file is set aside with a log line."""

@@ -123,7 +123,7 @@ def test_a_process_that_proc_hides(tmp_path: Path) -> None:
 
 
 def test_the_number_of_a_thread(thread: ReactorThread) -> None:
-    """It is no process: its end is not that of the program."""
+    """A thread is not a process: the end of a thread is not the end of the program."""
     number = thread.call(threading.get_native_id)
     watch = ProcessWatch(thread.reactor)
     with pytest.raises(NoSuchProcess, match="thread, not of a process"):

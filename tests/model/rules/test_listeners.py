@@ -133,7 +133,7 @@ def test_a_doubtful_death_of_what_is_down_settles_it() -> None:
 
 
 def test_a_newer_instance_of_another_host_ends_as_it_says() -> None:
-    """Its registration may be on the way still, and must not count once it arrives."""
+    """The registration may be delayed, and must not count when it arrives."""
     world = store().in_state("up")
     died = msgspec.structs.replace(at_epoch(DEREGISTER, NEWER), credential=world.token("a.store"), died=True)
     assert world.get(Deregistered, died, msgspec.structs.replace(HOST, name="other")).state == "offline"
