@@ -318,3 +318,58 @@ def test_a_fork_of_any_program_keeps_nothing_on_the_socket(deployment: Deploymen
         up_at(user, port)
         eventually(lambda: children(parent.pid), "it has forked")
         gone_within_a_second(user, parent.kill)
+
+
+MASTER = """
+import os, sys, time
+from compass.client import Client
+here = Client().register("account.openuso", int(sys.argv[2]), address=sys.argv[1])
+if len(sys.argv) < 4:
+    while not os.path.exists(sys.argv[0] + ".upgrade"): time.sleep(0.01)
+    if os.fork() == 0: os.execv(sys.executable, [sys.executable, *sys.argv, "new"])
+    while not os.path.exists(sys.argv[0] + ".quit"): time.sleep(0.01)
+    here.end()
+else:
+    open(sys.argv[0] + ".new", "w").close()
+    time.sleep(100)
+"""
+
+
+def test_a_master_that_replaces_itself_stays_registered(
+    deployment: Deployment, hosts: tuple[Host, Host], tmp_path: Path
+) -> None:
+    """SIGUSR2 of gunicorn and nginx: a new master registers the same listener, and then the old one deregisters."""
+    user, store = hosts
+    port = free_port(store.address)
+    program = tmp_path / "master.py"
+    program.write_text(MASTER)
+    own = {"OPENGNS_API": f"unix:{store.socket}", "OPENGNS_CREDENTIAL": deployment.token(SERVICE)}
+    with started([sys.executable, str(program), store.address, str(port)], own) as master:
+        up_at(user, port)
+        epoch = deployment.listeners()[SERVICE, port].epoch
+        Path(f"{program}.upgrade").touch()
+        eventually(Path(f"{program}.new").exists, "the new master has registered")
+        newer = deployment.listeners()[SERVICE, port]
+        Path(f"{program}.quit").touch()
+        master.wait(30)
+        assert newer.epoch > epoch and deployment.listeners()[SERVICE, port] == newer
+        (entry,) = [one for one in store.api.status().registrations if one.port == port]
+        gone_within_a_second(user, lambda: os.kill(entry.pid, signal.SIGKILL))
+
+
+def test_a_program_that_becomes_a_daemon_has_ended(deployment: Deployment, hosts: tuple[Host, Host]) -> None:
+    """The registered process is what counts: its child would have to be registered by its own number."""
+    user, store = hosts
+    port = free_port(store.address)
+    code = "import os, time\nif os.fork(): time.sleep(1)\nelse: time.sleep(100)"
+    with started([sys.executable, "-c", code], {}) as process:
+        deployment.register(store, SERVICE, port, pid=process.pid)
+        process.wait(30)
+        eventually(lambda: user.resolved(SERVICE)[1] == [], "the user sees it gone")
+        ended = subprocess.run(
+            python("compass.cli.main:main", "register", SERVICE, str(port), "--pid", str(process.pid)),
+            env=os.environ | {"OPENGNS_API": store.url, "OPENGNS_CREDENTIAL": deployment.token(SERVICE)},
+            capture_output=True,
+            text=True,
+        )
+        assert "register with the pid of the process that serves" in ended.stderr
