@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from compass.system.descriptors import ReadableDescriptor
+from compass.system.descriptors import ProcessDescriptor, Readers
 from compass.system.machine import PROC, has_own_proc, problem_of_proc, this_machine
 
 HIDDEN = "hidden"
@@ -100,16 +100,6 @@ def is_recognisable(started: str) -> bool:
     return not started.endswith(f" {HIDDEN}")
 
 
-class Readers(Protocol):
-    """Part of a reactor that waits for file descriptors (Twisted's IReactorFDSet)."""
-
-    def addReader(self, reader: object) -> None:  # noqa: N802
-        """Call `reader.doRead` when its descriptor can be read."""
-
-    def removeReader(self, reader: object) -> None:  # noqa: N802
-        """Stop watching."""
-
-
 class ProcessWatch:
     """Watch of processes by pidfd, on a reactor that accepts file descriptors."""
 
@@ -140,30 +130,9 @@ class ProcessWatch:
         except (NoSuchProcess, CannotWatch, Unrecognisable):
             os.close(descriptor)
             raise
-        watched = _WatchedProcess(descriptor, self._reactor, ended)
-        self._reactor.addReader(watched)
+        watched = ProcessDescriptor(descriptor, self._reactor, ended)
+        watched.start()
         return watched.stop
-
-
-class _WatchedProcess(ReadableDescriptor):
-    """Pidfd of a process, until it is readable or no longer watched."""
-
-    def __init__(self, descriptor: int, reactor: Readers, ended: Callable[[], None]) -> None:
-        super().__init__(descriptor)
-        self._reactor = reactor
-        self._ended = ended
-
-    def doRead(self) -> None:  # noqa: N802
-        """Report the end of the process."""
-        self.stop()
-        self._ended()
-
-    def stop(self) -> None:
-        """Stop watching. A repeated call does nothing."""
-        if self.descriptor >= 0:
-            self._reactor.removeReader(self)
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 class Watcher(Protocol):

@@ -299,14 +299,8 @@ def step(entry: Registration | None, event: Event) -> Step:
             return _with(entry, unverified=unknown), (doubted,) if unknown else ()
         case Judged(_, state), "pending" | "registered" | "refused", Registration() if entry.unverified:
             return _judged(entry, state)
-        case Due(), _, Registration() if entry.code in _FUTILE:
-            return entry, ()
-        case Due(), "pending" | "registered" | "refused", Registration() if entry.unverified:
-            return entry, (Doubt(entry),)
-        case Due(), "leaving", Registration():
-            return entry, (Deregister(entry),)
-        case Due(), "pending" | "registered" | "refused", Registration():
-            return entry, (Register(Attempt(entry)),)
+        case Due(), _, Registration():
+            return entry, _due(entry)
         case _:
             return entry, ()
 
@@ -374,6 +368,14 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
+
+
+def _due(entry: Registration) -> tuple[Action, ...]:
+    if entry.code in _FUTILE:
+        return ()
+    if entry.state == "leaving":
+        return (Deregister(entry),)
+    return (Doubt(entry),) if entry.unverified else (Register(Attempt(entry)),)
 
 
 def _judged(entry: Registration, state: str) -> Step:

@@ -19,7 +19,6 @@ import msgspec
 
 from compass.client.core.endpoint import ApiEndpoint, check_before_connecting, check_peer
 from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed, refused
-from compass.client.core.forks import keep_from_forks
 from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
 from compass.client.core.runtime import Connection, Runtime
 from compass.model.host_api import (
@@ -36,6 +35,7 @@ from compass.model.host_api import (
     Resolved,
 )
 from compass.model.replies import Dependencies
+from compass.system.forks import keep_from_forks
 from compass.system.machine import this_machine
 
 ANSWER_SECONDS = 30.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -12,7 +11,7 @@ from twisted.web.server import Request
 from compass.gateway.host_api.local_peers import user_of
 from compass.model.host_api import PROCESSES_HEADER, LocalRegister
 from compass.model.replies import Refusal
-from compass.system.descriptors import ReadableDescriptor
+from compass.system.descriptors import ProcessDescriptor
 from compass.system.process_numbers import Caller, ForeignProcess, descriptor_of_peer, local_number, process_of_peer
 
 
@@ -39,7 +38,7 @@ def when_caller_ends(request: Request, ended: Callable[[], None]) -> Callable[[o
     descriptor = descriptor_of_peer(handle) if handle is not None else None
     if descriptor is None:
         return lambda _: None
-    watched = _CallerProcess(descriptor, cast(Any, request.channel).transport.reactor, ended)
+    watched = ProcessDescriptor(descriptor, cast(Any, request.channel).transport.reactor, ended)
     watched.start()
     return lambda _: watched.stop()
 
@@ -47,28 +46,3 @@ def when_caller_ends(request: Request, ended: Callable[[], None]) -> Callable[[o
 def _handle_of(request: Request) -> Any:
     transport: Any = getattr(request.channel, "transport", None)
     return transport.getHandle() if hasattr(transport, "getHandle") else None
-
-
-class _CallerProcess(ReadableDescriptor):
-    """Pidfd of a program that holds a registration; it is readable once the program has ended."""
-
-    def __init__(self, descriptor: int, reactor: Any, ended: Callable[[], None]) -> None:
-        super().__init__(descriptor)
-        self._reactor = reactor
-        self._ended = ended
-
-    def start(self) -> None:
-        """Begin to watch."""
-        self._reactor.addReader(self)
-
-    def doRead(self) -> None:  # noqa: N802
-        """Report the end of the process."""
-        self.stop()
-        self._ended()
-
-    def stop(self) -> None:
-        """Stop watching. A repeated call does nothing."""
-        if self.descriptor >= 0:
-            self._reactor.removeReader(self)
-            os.close(self.descriptor)
-            self.descriptor = -1

@@ -33,7 +33,7 @@ class Detector(Protocol):
 
     @property
     def has_sessions(self) -> bool:
-        """Whether any host has a session here."""
+        """Flag: some host has a session here."""
 
     def probe(self, policy: Policy, row: Listener) -> Deferred[str]:
         """Probe a listener. Returns an empty string, or why it does not serve."""

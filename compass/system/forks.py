@@ -10,9 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import weakref
-from typing import Any
+from typing import Any, Protocol
 
-from compass.client.core.runtime import Connection
+
+class Connection(Protocol):
+    """Connection whose socket the children of a fork give up."""
+
+    @property
+    def socket(self) -> Any:
+        """Socket of the connection."""
+
 
 _connections: weakref.WeakSet[Any] = weakref.WeakSet()
 
