@@ -16,6 +16,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypedDict, TypeVar, Unpack
 
+import msgspec
+
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
@@ -25,6 +27,7 @@ from compass.client.core.runtime import Runtime, Task
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
+from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
@@ -120,7 +123,8 @@ class CoreClient:
                 resolved = answer
         if not resolved.listeners:
             raise NoneRegistered(name)
-        return resolved
+        ordered = self._failed_listeners.last(resolved.listeners, self.runtime.seconds())
+        return msgspec.structs.replace(resolved, listeners=ordered)
 
     async def dependencies(self, service: str = "") -> Dependencies:
         """Return the dependencies of a service, by default this program's own (function 2.3). Raises ApiProblem."""
@@ -226,12 +230,23 @@ class CoreClient:
 
     async def _deliver(self, peer: Listener, detail: str) -> None:
         report = LocalReport(peer.service, peer.address, peer.port, "unreachable", self.service, detail)
-        try:
-            await self._reports.report(report)
-        except ApiProblem as problem:
-            if problem.code not in UNCHANGED:
-                listener = f"{peer.service} at {peer.address} port {peer.port}"
-                self.warn(f"{listener} could not be reported: {problem.message}")
+        deadline = self.runtime.seconds() + REPORT_SECONDS
+        attempts = 0
+        while True:
+            try:
+                await self._reports.report(report)
+                return
+            except ApiProblem as problem:
+                pause = retry_seconds(attempts)
+                if may_pass(problem) and self.runtime.seconds() + pause < deadline:
+                    # A restart of the daemon takes a second or two.
+                    await self.runtime.sleep(pause)
+                    attempts += 1
+                    continue
+                if problem.code not in UNCHANGED:
+                    listener = f"{peer.service} at {peer.address} port {peer.port}"
+                    self.warn(f"{listener} could not be reported: {problem.message}")
+                return
 
     # Lifecycle --------------------------------------------------------------------------------------------
 

@@ -119,5 +119,14 @@ class ThreadRuntime:
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ThreadTask:
         """Start a thread; the interpreter waits for a thread with `wait_at_exit`."""
-        threading.Thread(target=run_sync, args=(work,), name="opengns", daemon=not wait_at_exit).start()
+        thread = threading.Thread(target=run_sync, args=(work,), name="opengns", daemon=not wait_at_exit)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread can be started at the end of the interpreter or at the limit of threads: what must be done is
+            # done here.
+            if not wait_at_exit:
+                work.close()
+                raise
+            run_sync(work)
         return ThreadTask()
