@@ -8,6 +8,7 @@ async with Client("portal.web") as client:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
@@ -15,6 +16,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 from compass.client.core.api import ANSWER_SECONDS
 from compass.client.core.client import CoreClient, Options, Registration
 from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.errors import ApiProblem
 from compass.client.core.session import CONNECT_SECONDS, Session, StreamOpener
 from compass.client.core.threads import RECEIVE_OCTETS
 from compass.client.core.view import Views
@@ -53,6 +55,10 @@ class Client(CoreClient):
     async def close(self) -> None:
         """Stop all watches and wait for the delivery of reports. Registrations stay until they are ended."""
         self.stop_watches()
+        await self.join()
+
+    async def join(self) -> None:
+        """Wait for the delivery of reports, and until nothing is left of cancelled registrations."""
         await self._runtime.join()
 
     def register(self, service: str, port: int, **options: Unpack[Options]) -> AwaitableContext[Registration]:  # type: ignore[override]
@@ -138,6 +144,30 @@ class AsyncioRuntime:
 
     def seconds(self) -> float:
         return asyncio.get_running_loop().time()
+
+    async def complete(
+        self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> T:
+        running = asyncio.get_running_loop().create_task(work())
+
+        async def finish() -> None:
+            try:
+                result = await running
+            except asyncio.CancelledError:
+                # The loop ends (`asyncio.run` cancels all tasks and waits for them): whether the work was done is
+                # unknown, so it is done again.
+                result = await work()
+            await undo(result)
+
+        async def finish_quietly() -> None:
+            with contextlib.suppress(ApiProblem):
+                await finish()
+
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.spawn(finish_quietly(), wait_at_exit=True)
+            raise
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)

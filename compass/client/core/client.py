@@ -22,12 +22,18 @@ from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.resume import HeldRegistration, ResumingWatch, RetryPolicy, Warn
+from compass.client.core.resume import (
+    REPORT_SECONDS,
+    HeldRegistration,
+    ResumingWatch,
+    RetryPolicy,
+    Warn,
+    deliver_report,
+)
 from compass.client.core.runtime import Runtime, Task
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
-from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
@@ -36,8 +42,6 @@ from compass.model.selection.selector import Selector
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
-REPORT_SECONDS = 5.0
-"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
 UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
 """Codes of refused deregistrations and reports that mean that the listener is already out of use."""
 
@@ -190,7 +194,7 @@ class CoreClient:
         retry.succeeded()
         while True:
             try:
-                outcome = await (held.next() if held else self.calls.register(request))
+                outcome = await (held.next() if held else self._registered(request))
                 break
             except ApiProblem as problem:
                 left = deadline - self.runtime.seconds()
@@ -200,6 +204,23 @@ class CoreClient:
         assert outcome is not None  # The held registration is not closed.
         self.service = self.service or service
         return Registration(self, request, outcome, held)
+
+    async def _registered(self, request: LocalRegister) -> Outcome:
+        """Register. A caller that is cancelled meanwhile gets no registration, so none may be left of it."""
+
+        async def undo(outcome: Outcome) -> None:
+            await self.deregister(request, outcome.epoch)
+
+        return await self.runtime.complete(lambda: self.calls.register(request), undo)
+
+    async def deregister(self, own: LocalRegister, epoch: int) -> None:
+        """Deregister what `own` has registered. Problems are only logged."""
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
+        try:
+            await self.calls.deregister(request)
+        except ApiProblem as problem:
+            if problem.code not in UNCHANGED:
+                self.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
 
     # Reports ----------------------------------------------------------------------------------------------
 
@@ -230,23 +251,12 @@ class CoreClient:
 
     async def _deliver(self, peer: Listener, detail: str) -> None:
         report = LocalReport(peer.service, peer.address, peer.port, "unreachable", self.service, detail)
-        deadline = self.runtime.seconds() + REPORT_SECONDS
-        attempts = 0
-        while True:
-            try:
-                await self._reports.report(report)
-                return
-            except ApiProblem as problem:
-                pause = retry_seconds(attempts)
-                if may_pass(problem) and self.runtime.seconds() + pause < deadline:
-                    # A restart of the daemon takes a second or two.
-                    await self.runtime.sleep(pause)
-                    attempts += 1
-                    continue
-                if problem.code not in UNCHANGED:
-                    listener = f"{peer.service} at {peer.address} port {peer.port}"
-                    self.warn(f"{listener} could not be reported: {problem.message}")
-                return
+        try:
+            await deliver_report(self._reports, report)
+        except ApiProblem as problem:
+            if problem.code not in UNCHANGED:
+                listener = f"{peer.service} at {peer.address} port {peer.port}"
+                self.warn(f"{listener} could not be reported: {problem.message}")
 
     # Lifecycle --------------------------------------------------------------------------------------------
 
@@ -352,13 +362,8 @@ class Registration:
         if self._ended or self._process != os.getpid():
             return
         self._ended = True
-        own, epoch = self._request, self.outcome.epoch
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
         try:
-            await self._core.calls.deregister(request)
-        except ApiProblem as problem:
-            if problem.code not in UNCHANGED:
-                self._core.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
+            await self._core.deregister(self._request, self.outcome.epoch)
         finally:
             if self._held is not None:
                 self._held.close()
