@@ -130,7 +130,7 @@ class AsyncioRuntime:
     """Runtime on the running asyncio loop."""
 
     def __init__(self) -> None:
-        self._waited_for: set[asyncio.Task[None]] = set()
+        self._waited_for: set[asyncio.Task[Any]] = set()
 
     async def open(self, endpoint: ApiEndpoint, seconds: float) -> AsyncioConnection:
         if endpoint.path:
@@ -148,33 +148,42 @@ class AsyncioRuntime:
     async def complete(
         self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
     ) -> T:
-        running = asyncio.get_running_loop().create_task(work())
+        left = False
 
-        async def finish() -> None:
+        async def finish() -> T:
             try:
-                result = await running
+                result = await work()
+                if left:
+                    await undo(result)
             except asyncio.CancelledError:
                 # The loop ends (`asyncio.run` cancels all tasks and waits for them): whether the work was done is
                 # unknown, so it is done again.
-                result = await work()
-            await undo(result)
+                with contextlib.suppress(ApiProblem):
+                    await undo(await work())
+                raise
+            return result
 
-        async def finish_quietly() -> None:
-            with contextlib.suppress(ApiProblem):
-                await finish()
-
+        # It begins before the caller can be cancelled: a task that is cancelled before it begins does nothing.
+        finishing = asyncio.get_running_loop().create_task(finish())
         try:
-            return await asyncio.shield(running)
+            return await asyncio.shield(finishing)
         except asyncio.CancelledError:
-            self.spawn(finish_quietly(), wait_at_exit=True)
+            left = True
+            if not finishing.done():
+                self._wait_for(finishing)
+            elif not finishing.cancelled() and finishing.exception() is None:
+                await undo(finishing.result())
             raise
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         if wait_at_exit:
-            self._waited_for.add(task)
-            task.add_done_callback(self._waited_for.discard)
+            self._wait_for(task)
         return task
+
+    def _wait_for(self, task: asyncio.Task[Any]) -> None:
+        self._waited_for.add(task)
+        task.add_done_callback(self._waited_for.discard)
 
     async def join(self) -> None:
         """Wait for all work spawned with `wait_at_exit`."""

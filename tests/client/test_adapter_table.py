@@ -1,4 +1,4 @@
-"""One table of cases for every HTTP library: `gns://NAME` behaves as the name's own host would, in each the same."""
+"""Table of cases for every HTTP library: `gns://NAME` behaves as the name's own host would, in each the same."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ async def pieces_async(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def test_a_listener_that_hangs_is_avoided_reported_and_another_asked(town: Town, kind: str) -> None:
-    """For a method that may be repeated; the one that hangs is asked once and not again."""
+    """The method may be repeated; the one that hangs is asked once and not again."""
     hanging, good = town.site(hang), town.site()
     town.order(hanging.row, good.row)
     assert ask(kind, town, "GET", "gns://openuss/", times=3, timeout=SECONDS).text == "ok"
@@ -401,7 +401,7 @@ def test_a_proxy_that_is_set_here_is_used_and_its_failures_are_its_own(town: Tow
 
 
 def test_a_proxy_is_recognised_in_the_transport_of_asyncio(town: Town) -> None:
-    """As in that of blocking programs."""
+    """The transport of blocking programs does the same."""
     dead, good = town.site(), town.site()
     dead.close()
     town.order(good.row)
@@ -437,7 +437,7 @@ REDIRECTS = {
 @pytest.mark.parametrize("case", REDIRECTS)
 @pytest.mark.parametrize("status", [302, 307])
 def test_redirects_lead_where_those_of_a_host_lead(town: Town, kind: str, case: str, status: int) -> None:
-    """With 307 the method and the body stay. Credentials stay with the name; another host does not get them."""
+    """Method and body stay with 307. Credentials stay with the name; another host does not get them."""
     location, host = REDIRECTS[case]
     site, other = town.site(redirect(location, status)), town.site()
     town.order(site.row)
@@ -475,7 +475,7 @@ def test_references(url: str, reference: str, expected: str) -> None:
 
 
 def test_cookies_are_the_name_s_not_the_address_s(town: Town, kind: str) -> None:
-    """Another listener of the name has them, another name at the same address has not."""
+    """The other listener of the name has them, another name at the same address has not."""
 
     def script(site: Site, request: bytes) -> bytes:
         return HEAD + b"2\r\nSet-Cookie: a=1\r\nSet-Cookie: s=2; Secure\r\nConnection: close\r\n\r\nok"
@@ -512,7 +512,7 @@ async def cookies_on_asyncio(town: Town, second: Site) -> None:
 
 
 def test_cookies_marked_secure_are_sent_over_tls(town: Town, kind: str, tmp_path: Path) -> None:
-    """With the first request, and after a redirect; never over gns://."""
+    """They are sent with the first request, and after a redirect; never over gns://."""
     now = datetime.now(UTC)
     authority = create_authority("tests", now)
     (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)

@@ -114,7 +114,7 @@ def test_a_long_url_does_not_hide_the_cause(api: LittleApi) -> None:
 
 
 def test_a_report_survives_a_restart_of_the_daemon(api: LittleApi, caplog: pytest.LogCaptureFixture) -> None:
-    """It is repeated for REPORT_SECONDS; a permanent refusal is logged at once."""
+    """Delivery is repeated for REPORT_SECONDS; a permanent refusal is logged at once."""
     answers: list[Any] = [refusal("not-ready", 503), outcome("suspect")]
     api.answers["/v1/report"] = lambda asked: answers.pop(0)
     on_threads(api.place, ConnectionResetError("gone"))

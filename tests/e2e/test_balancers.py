@@ -29,8 +29,8 @@ def test_clients_of_a_balancer_see_no_failure_while_listeners_come_and_go(deploy
 
 @pytest.mark.parametrize(("dns", "expected"), [("", 40), ("udp@", 15)])
 def test_haproxy_takes_no_healthy_server_out(deployment: Deployment, dns: str, expected: int) -> None:
-    """From DNS with more listeners than an answer over UDP has room for: all of them over TCP, and always the same ones
-    over UDP. `make balancers` does it with 100 for a minute."""
+    """DNS gives it more listeners than an answer over UDP has room for: all of them over TCP, and always the same
+    ones over UDP. `make balancers` does it with 100 for a minute."""
     if not shutil.which("haproxy"):
         pytest.skip("haproxy is not installed (Debian: haproxy)")
     balancer = Balancer(deployment, "haproxy-dns", slots=40, dns=dns)

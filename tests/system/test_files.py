@@ -124,7 +124,7 @@ def test_links_without_end_are_an_error(tmp_path: Path, count: int, fits: bool) 
     ],
 )
 def test_modes(tmp_path: Path, mode: int | None, new_mode: int | None, there: int | None, expected: int) -> None:
-    """What the caller names, else what is there, else that of new files, else what the umask leaves."""
+    """The mode is what the caller names, else what is there, else that of new files, else what the umask leaves."""
     path = tmp_path / "x"
     if there is not None:
         path.touch()
@@ -175,7 +175,7 @@ def test_a_file_of_another_user_is_written_in_place_without_root(tmp_path: Path)
 def test_a_mount_point_is_written_in_place(
     tmp_path: Path, mounts: Callable[[Path, Path], None], write: Callable[..., str]
 ) -> None:
-    """As a container's configuration is: longer and shorter contents, and nothing is left lying."""
+    """The same as a container's configuration is: longer and shorter contents, and nothing is left lying."""
     outside, inside = tmp_path / "outside", tmp_path / "inside"
     outside.write_text("old")
     inside.touch()
@@ -243,7 +243,7 @@ def test_what_is_no_file_of_its_own_is_written_in_place(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_in_place_restores_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not all or nothing, but as near as can be."""
+    """This is not all or nothing, but as near as can be."""
     path = tmp_path / "x"
     path.write_text("old content")
     os.link(path, tmp_path / "y")

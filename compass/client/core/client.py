@@ -10,6 +10,7 @@ date, also while the daemon restarts. Names that the service does not depend on 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -21,7 +22,7 @@ import msgspec
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
-from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
+from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.core.resume import (
     REPORT_SECONDS,
     HeldRegistration,
@@ -42,9 +43,6 @@ from compass.model.selection.selector import Selector
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
-UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
-"""Codes of refused deregistrations and reports that mean that the listener is already out of use."""
-
 T = TypeVar("T")
 
 _log = logging.getLogger("compass.client")
@@ -206,12 +204,9 @@ class CoreClient:
         return Registration(self, request, outcome, held)
 
     async def _registered(self, request: LocalRegister) -> Outcome:
-        """Register. A caller that is cancelled meanwhile gets no registration, so none may be left of it."""
-
-        async def undo(outcome: Outcome) -> None:
-            await self.deregister(request, outcome.epoch)
-
-        return await self.runtime.complete(lambda: self.calls.register(request), undo)
+        # A caller that is cancelled meanwhile gets no registration, so none may be left of it.
+        once = functools.partial(self.calls.register, request)
+        return await self.runtime.complete(once, lambda outcome: self.deregister(request, outcome.epoch))
 
     async def deregister(self, own: LocalRegister, epoch: int) -> None:
         """Deregister what `own` has registered. Problems are only logged."""
@@ -255,8 +250,7 @@ class CoreClient:
             await deliver_report(self._reports, report)
         except ApiProblem as problem:
             if problem.code not in UNCHANGED:
-                listener = f"{peer.service} at {peer.address} port {peer.port}"
-                self.warn(f"{listener} could not be reported: {problem.message}")
+                self.warn(f"{peer.service} at {peer.address} port {peer.port} could not be reported: {problem.message}")
 
     # Lifecycle --------------------------------------------------------------------------------------------
 

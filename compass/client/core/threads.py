@@ -140,11 +140,11 @@ class ThreadRuntime:
                 run_sync(undo(result))
 
         try:
-            threading.Thread(target=run, name="opengns", daemon=True).start()
-        except RuntimeError:
-            # No thread can be started at the end of the interpreter or at the limit of threads.
-            return await work()
-        try:
+            try:
+                threading.Thread(target=run, name="opengns", daemon=True).start()
+            except RuntimeError:
+                # No thread can be started at the end of the interpreter or at the limit of threads.
+                return await work()
             return done.result()
         except BaseException:
             with lock:

@@ -217,4 +217,4 @@ _RANKS: dict[str, Callable[[Listener], _Key]] = {
     "least-used-with-degradation": lambda peer: (peer.load,),
     "priority-least-used": lambda peer: (min(peer.load + peer.degradation, 1.0),),
 }
-"""What policies that prefer a listener prefer it by; the others draw or take turns."""
+"""Rank by which a policy prefers listeners; the other policies draw or take turns."""

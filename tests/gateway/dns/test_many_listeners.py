@@ -49,7 +49,7 @@ def test_the_same_records_fit_while_nothing_changes(policy: str, name: str, kind
 
 
 def test_other_hosts_have_other_subsets_and_a_change_changes_little() -> None:
-    """So that all listeners have users; and one listener that ends costs one place."""
+    """All listeners have users; and one listener that ends costs one place."""
     made = many(120)
     before = {host: members(asked(made, host), "a.store.gns", "A", **EDNS) for host in ("h1", "h2", "h3")}
     assert len(set(before.values())) == 3
@@ -66,7 +66,7 @@ def test_the_heaviest_is_always_there_by_priority() -> None:
 
 
 def test_heavier_listeners_are_in_more_subsets() -> None:
-    """Of 200 hosts, twice the weight is in about twice as many."""
+    """Among 200 hosts, twice the weight is in about twice as many."""
     peers = [Listener("a.b", f"10.0.0.{n}", 80, "up", 0.0, 1, weight=1 + n % 2) for n in range(40)]
     chosen = {1: 0, 2: 0}
     for host in range(200):
@@ -128,7 +128,7 @@ def pointers(zone: Asked, address: str, **more: Any) -> list[str]:
 
 
 def test_registered_addresses_have_names() -> None:
-    """Those that SRV records name, so that forward and reverse lookups agree; each service at the address."""
+    """The same that SRV records name, so that forward and reverse lookups agree; each service at the address."""
     made = world()
     made.up("b.store", "192.0.2.1:81")
     zone = asked(made)
