@@ -278,7 +278,7 @@ def test_a_template_is_rendered_and_its_program_reloaded_only_when_it_differs(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="owners and mounts need root")
 def test_a_target_stays_what_it_is(host: Callable[..., Host], tmp_path: Path) -> None:
-    """A link is followed, owner and permissions stay, for the file that is checked, too; a mount is written in place."""
+    """A link is followed, owner and permissions stay, also for the checked file; a mount is written in place."""
     real, mounted, outside = tmp_path / "real", tmp_path / "mounted", tmp_path / "outside"
     for path in (real, mounted, outside):
         path.write_text("old")
