@@ -39,7 +39,7 @@ class TryNext(Exception):
 class Judge(Protocol):
     """Knowledge of one HTTP library about its exceptions."""
 
-    def __call__(self, failure: Exception) -> tuple[Kind, str]:
+    def judged(self, failure: Exception) -> tuple[Kind, str]:
         """Return the kind of a failure, and its description."""
 
 
@@ -124,7 +124,7 @@ class Exchange:
         return watched
 
     def _judged(self, failure: Exception) -> tuple[Kind, str]:
-        kind, detail = self._judge(failure)
+        kind, detail = self._judge.judged(failure)
         too_short = kind in ("unanswered", "hung") and time.monotonic() - self._began < BLAME_SECONDS_MIN
         return ("other" if too_short or not self._direct else kind), detail
 

@@ -188,17 +188,21 @@ def _exchange(core: CoreClient, peer: Listener, request: httpx.Request, through:
     repeatable = request.method in IDEMPOTENT and isinstance(request.stream, httpx.ByteStream)
     # The transport of httpx has no public attribute for its proxy.
     has_proxy = "Proxy" in type(getattr(through, "_pool", None)).__name__
-    return Exchange(core, peer, _judged, repeatable=repeatable, direct=not has_proxy)
+    return Exchange(core, peer, _Judge(), repeatable=repeatable, direct=not has_proxy)
 
 
-def _judged(failure: Exception) -> tuple[Kind, str]:
-    kinds: tuple[tuple[Kind, Failures], ...] = (
-        ("refused", (httpx.ConnectError,)),
-        ("unanswered", (httpx.ConnectTimeout,)),
-        ("broken", BROKEN),
-        ("hung", HUNG),
-    )
-    return next((kind for kind, its in kinds if isinstance(failure, its)), "other"), str(failure) or repr(failure)
+class _Judge:
+    """Knowledge of the exceptions of this library."""
+
+    def judged(self, failure: Exception) -> tuple[Kind, str]:
+        """Return the kind of a failure, and its text."""
+        kinds: tuple[tuple[Kind, Failures], ...] = (
+            ("refused", (httpx.ConnectError,)),
+            ("unanswered", (httpx.ConnectTimeout,)),
+            ("broken", BROKEN),
+            ("hung", HUNG),
+        )
+        return next((kind for kind, its in kinds if isinstance(failure, its)), "other"), str(failure) or repr(failure)
 
 
 def _located(response: httpx.Response, request: httpx.Request) -> httpx.Response:

@@ -69,7 +69,7 @@ class Adapter(requests.adapters.HTTPAdapter):
 
         def once(peer: Listener) -> requests.Response:
             aimed = _aimed(request, name, peer, direct=not self._proxies)
-            exchange = Exchange(client.core, peer, _judged, repeatable=_may_repeat(request), direct=not self._proxies)
+            exchange = Exchange(client.core, peer, _Judge(), repeatable=_may_repeat(request), direct=not self._proxies)
             while True:
                 exchange.begin()
                 try:
@@ -161,18 +161,21 @@ def _may_repeat(request: requests.PreparedRequest) -> bool:
     return request.method in IDEMPOTENT and (request.body is None or isinstance(request.body, bytes | str))
 
 
-def _judged(failure: Exception) -> tuple[Kind, str]:
-    """Return the kind of a failure, and the text of urllib3's own exception: that of requests begins with the URL."""
-    wrapped = failure.args[0] if failure.args else None
-    cause: Any = getattr(wrapped, "reason", None) or (wrapped if isinstance(wrapped, Exception) else failure)
-    kinds: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
-        ("other", (urllib3.exceptions.ProxyError, urllib3.exceptions.ClosedPoolError)),
-        ("refused", (urllib3.exceptions.NewConnectionError,)),
-        ("unanswered", (urllib3.exceptions.ConnectTimeoutError,)),
-        ("hung", (urllib3.exceptions.ReadTimeoutError,)),
-        ("broken", (urllib3.exceptions.ProtocolError, OSError)),
-    )
-    if isinstance(cause, urllib3.exceptions.SSLError) and isinstance(cause.args[0], ssl.SSLEOFError):
-        # The listener has closed the connection; any other failure of TLS is about certificates and versions.
-        return "broken", str(cause)
-    return next((kind for kind, its in kinds if isinstance(cause, its)), "other"), str(cause) or repr(cause)
+class _Judge:
+    """Knowledge of the exceptions of this library."""
+
+    def judged(self, failure: Exception) -> tuple[Kind, str]:
+        """Return the kind of a failure, and the text of urllib3's own exception: requests puts the URL first."""
+        wrapped = failure.args[0] if failure.args else None
+        cause: Any = getattr(wrapped, "reason", None) or (wrapped if isinstance(wrapped, Exception) else failure)
+        kinds: tuple[tuple[Kind, tuple[type[BaseException], ...]], ...] = (
+            ("other", (urllib3.exceptions.ProxyError, urllib3.exceptions.ClosedPoolError)),
+            ("refused", (urllib3.exceptions.NewConnectionError,)),
+            ("unanswered", (urllib3.exceptions.ConnectTimeoutError,)),
+            ("hung", (urllib3.exceptions.ReadTimeoutError,)),
+            ("broken", (urllib3.exceptions.ProtocolError, OSError)),
+        )
+        if isinstance(cause, urllib3.exceptions.SSLError) and isinstance(cause.args[0], ssl.SSLEOFError):
+            # The listener has closed the connection; any other failure of TLS is about certificates and versions.
+            return "broken", str(cause)
+        return next((kind for kind, its in kinds if isinstance(cause, its)), "other"), str(cause) or repr(cause)

@@ -297,7 +297,7 @@ def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
         with capturedLogs() as logs:
             assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail=detail))).code == "bad-value"
         assert [log["log_format"] for log in logs] == ["a report of {service} is refused: {problem}"]
-        assert ports(user) == ("service", {2028})
+        assert ports(user) == ("service", {2028, 2029})
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, state="slow"))).code == "unreachable"
 
 

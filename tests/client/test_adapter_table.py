@@ -512,7 +512,7 @@ async def cookies_on_asyncio(town: Town, second: Site) -> None:
 
 
 def test_cookies_marked_secure_are_sent_over_tls(town: Town, kind: str, tmp_path: Path) -> None:
-    """They are sent with the first request, and after a redirect; never over gns://."""
+    """Both are sent with the first request, and after a redirect; never over gns://."""
     now = datetime.now(UTC)
     authority = create_authority("tests", now)
     (tmp_path / "ca.crt").write_bytes(authority.certificate_pem)

@@ -1,4 +1,4 @@
-"""Resolvers in front of a service with many listeners: what does not fit into an answer costs nobody the others."""
+"""Resolvers in front of a service with many listeners: what does not fit into an answer does not cost the others."""
 
 from __future__ import annotations
 
