@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from compass.agent.changes import Changes
 from compass.agent.dependencies import AgentDependencies
@@ -27,6 +28,7 @@ from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Listener, ListenerKey
+from compass.model.rules.validation import detail_problem
 from compass.system.timers import Timers
 
 CHECK_PATIENCE_SECONDS = 0.04
@@ -36,6 +38,8 @@ round trip through any network of a site. A service that hangs is then known eve
 
 class Reports:
     """All reports of this host."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -67,11 +71,16 @@ class Reports:
         """Suspect the listener here and report it to a server; a user who is not believed waits for a probe."""
         try:
             key = parse_key(request.service, request.address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        except InvalidName as invalid:
+            return succeed(Refusal(invalid.code, str(invalid)))
         excess = self._users.count_report(user)
         if excess is not None:
             return succeed(excess)
+        if problem := detail_problem(_report_of(request, key)):
+            # A reporter that ignores its answer goes on using a dead listener: the log says why.
+            self._log.warn("a report of {service} is refused: {problem}", service=key[0], problem=problem)
+            self.counts["refused"] += 1
+            return succeed(Refusal("bad-value", problem))
         row = self._view.replica.catalogue.listener(*key)
         if request.state != "unreachable" or row is None or row.state not in USABLE:
             return self._deliver(request, key, repeatable=False)
@@ -146,8 +155,7 @@ class Reports:
         self, request: LocalReport, key: ListenerKey, *, repeatable: bool = True, again: bool = False
     ) -> Deferred[Outcome | Refusal]:
         """Send a report. `again`: not for the first time."""
-        service, address, port = key
-        report = Report(service, address, port, request.state, request.reporter, request.detail)
+        report = _report_of(request, key)
 
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
@@ -180,3 +188,7 @@ class Reports:
 
 def _key_of(row: Listener) -> ListenerKey:
     return row.service, row.address, row.port
+
+
+def _report_of(request: LocalReport, key: ListenerKey) -> Report:
+    return Report(*key, request.state, request.reporter, request.detail)

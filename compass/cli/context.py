@@ -18,6 +18,7 @@ from compass.cli.output import LINE_MAX, as_json
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.credential import CredentialProblem, check_token, read_credential
 from compass.model.exit_codes import ExitCode, exit_of
+from compass.model.limits import DETAIL_MAX
 from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_label, parse_service_id
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
@@ -117,6 +118,8 @@ SERVICE = ParsedParam("service.category", parse_service_id)
 NAME = ParsedParam("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
 ADDRESS = ParsedParam("address", parse_address)
 ENDPOINT = ParsedParam("address:port", parse_endpoint)
+DETAIL = ParsedParam("text", lambda text: escape_line(text, DETAIL_MAX))
+"""Type of a detail: scripts insert the error texts of other programs, which are cut and escaped, not refused."""
 PORT = click.IntRange(1, 65535)
 SHARE = click.FloatRange(0, 1)
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from compass.cli.context import (
+    DETAIL,
     ENDPOINT,
     JSON_OPTION,
     NAME,
@@ -203,7 +204,12 @@ def resolve(context: CliContext, name: str) -> None:
 @click.argument("listener", type=ENDPOINT, metavar="ADDRESS:PORT")
 @click.option("--slow", is_flag=True, help="The listener answers, but too late; only administrators are notified.")
 @click.option("--reporter", type=SERVICE, help="The service that noticed it (default: this host).")
-@click.option("--detail", default="", help="Description of the failure, for administrators.")
+@click.option(
+    "--detail",
+    type=DETAIL,
+    default="",
+    help="Description of the failure, for administrators; made one line and cut to 255 characters.",
+)
 def report(
     context: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
 ) -> None:

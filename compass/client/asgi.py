@@ -115,8 +115,8 @@ class Registered:
             registration = await announcing
             if registration is not None:
                 await registration.end()
-        if self._is_own:
-            await self.client.close()
+        # What is left of a registration that was cancelled ends before the application does.
+        await (self.client.close() if self._is_own else self.client.join())
 
 
 async def _answer(receive: Receive, send: Send) -> None:

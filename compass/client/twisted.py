@@ -8,6 +8,7 @@ answer = await session.use(lambda asking: asking.ask(b"..."))
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -27,6 +28,7 @@ from compass.client.core.api import ANSWER_SECONDS
 from compass.client.core.client import CoreClient, Options, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.errors import ApiProblem
 from compass.client.core.runtime import Face
 from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle
 from compass.client.core.session import Session as CoreSession
@@ -230,6 +232,27 @@ class ReactorRuntime:
 
     def seconds(self) -> float:
         return float(self._reactor.seconds())
+
+    def complete(
+        self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> Deferred[T]:
+        ended: Deferred[T] = Deferred()
+
+        async def finish() -> None:
+            with contextlib.suppress(ApiProblem):
+                await undo(await ended)
+
+        def cancelled(_: Deferred[T]) -> None:
+            self.spawn(finish(), wait_at_exit=True)
+
+        waiting: Deferred[T] = Deferred(cancelled)
+
+        def over(result: Any) -> None:
+            # A cancelled Deferred has fired already.
+            (ended if waiting.called else waiting).callback(result)
+
+        Deferred.fromCoroutine(work()).addBoth(over)
+        return waiting
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Deferred[None]:
         running: Deferred[None] = Deferred.fromCoroutine(work)

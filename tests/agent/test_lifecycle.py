@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from twisted.logger import capturedLogs
 
 from compass.agent.local_api import LocalApi
 from compass.agent.registration import journal
@@ -361,6 +362,12 @@ def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail="x" * 300))).code == "bad-value"
     assert ports(user) == ("service", {2028, 2029})
     world.fall()
+    for detail in ("x" * 256, "line1\nline2"):
+        # Without a server, too: such a report would wait for one and be refused there without anyone to notice.
+        with capturedLogs() as logs:
+            assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail=detail))).code == "bad-value"
+        assert [log["log_format"] for log in logs] == ["a report of {service} is refused: {problem}"]
+        assert ports(user) == ("service", {2028, 2029})
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, state="slow"))).code == "unreachable"
 
 

@@ -23,7 +23,7 @@ from compass.cli.run.dependency_env import DependencyEnvironment, Notes
 from compass.cli.run.readiness import ReadinessCheck, accepts, endpoints_of, readiness_problem, running_checks, spawning
 from compass.cli.run.restart_policy import Policy, RestartCounter
 from compass.client.core.blocking_api import ApiProblem, Holding, HostApi
-from compass.client.core.client import UNCHANGED
+from compass.client.core.errors import UNCHANGED
 from compass.model.exit_codes import ExitCode
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalRegister, Outcome
 from compass.model.names import format_endpoint

@@ -34,7 +34,9 @@ from compass.model.host_api import (
     Outcome,
     Resolved,
 )
+from compass.model.limits import DETAIL_MAX
 from compass.model.replies import Dependencies
+from compass.model.text import escape_line
 from compass.system.forks import keep_from_forks
 from compass.system.machine import this_machine
 
@@ -81,7 +83,9 @@ class HostApiCalls:
         return await self._ask(Outcome, "POST", "/v1/drain", request)
 
     async def report(self, request: LocalReport) -> Outcome:
-        """Report a failed or slow listener (function 2.5)."""
+        """Report a failed or slow listener (function 2.5). The detail is cut to DETAIL_MAX and made one printable line:
+        a report must not be lost for the wording of an exception."""
+        request = msgspec.structs.replace(request, detail=escape_line(request.detail, DETAIL_MAX))
         return await self._ask(Outcome, "POST", "/v1/report", request)
 
     async def status(self) -> HostStatus:

@@ -10,6 +10,7 @@ date, also while the daemon restarts. Names that the service does not depend on 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -21,8 +22,15 @@ import msgspec
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
-from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.resume import HeldRegistration, ResumingWatch, RetryPolicy, Warn
+from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
+from compass.client.core.resume import (
+    REPORT_SECONDS,
+    HeldRegistration,
+    ResumingWatch,
+    RetryPolicy,
+    Warn,
+    deliver_report,
+)
 from compass.client.core.runtime import Runtime, Task
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
@@ -35,11 +43,6 @@ from compass.model.selection.selector import Selector
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
-REPORT_SECONDS = 5.0
-"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
-UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
-"""Codes of refused deregistrations and reports that mean that the listener is already out of use."""
-
 T = TypeVar("T")
 
 _log = logging.getLogger("compass.client")
@@ -122,7 +125,8 @@ class CoreClient:
                 resolved = answer
         if not resolved.listeners:
             raise NoneRegistered(name)
-        return resolved
+        ordered = self._failed_listeners.last(resolved.listeners, self.runtime.seconds())
+        return msgspec.structs.replace(resolved, listeners=ordered)
 
     async def dependencies(self, service: str = "") -> Dependencies:
         """Return the dependencies of a service, by default this program's own (function 2.3). Raises ApiProblem."""
@@ -188,7 +192,7 @@ class CoreClient:
         retry.succeeded()
         while True:
             try:
-                outcome = await (held.next() if held else self.calls.register(request))
+                outcome = await (held.next() if held else self._registered(request))
                 break
             except ApiProblem as problem:
                 if problem.code == "foreign-process" and held is None:
@@ -203,6 +207,20 @@ class CoreClient:
         assert outcome is not None  # The held registration is not closed.
         self.service = self.service or service
         return Registration(self, request, outcome, held)
+
+    async def _registered(self, request: LocalRegister) -> Outcome:
+        # A caller that is cancelled meanwhile gets no registration, so none may be left of it.
+        once = functools.partial(self.calls.register, request)
+        return await self.runtime.complete(once, lambda outcome: self.deregister(request, outcome.epoch))
+
+    async def deregister(self, own: LocalRegister, epoch: int) -> None:
+        """Deregister what `own` has registered. Problems are only logged."""
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
+        try:
+            await self.calls.deregister(request)
+        except ApiProblem as problem:
+            if problem.code not in UNCHANGED:
+                self.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
 
     # Reports ----------------------------------------------------------------------------------------------
 
@@ -234,11 +252,10 @@ class CoreClient:
     async def _deliver(self, peer: Listener, detail: str) -> None:
         report = LocalReport(peer.service, peer.address, peer.port, "unreachable", self.service, detail)
         try:
-            await self._reports.report(report)
+            await deliver_report(self._reports, report)
         except ApiProblem as problem:
             if problem.code not in UNCHANGED:
-                listener = f"{peer.service} at {peer.address} port {peer.port}"
-                self.warn(f"{listener} could not be reported: {problem.message}")
+                self.warn(f"{peer.service} at {peer.address} port {peer.port} could not be reported: {problem.message}")
 
     # Lifecycle --------------------------------------------------------------------------------------------
 
@@ -344,13 +361,8 @@ class Registration:
         if self._ended or self._process != os.getpid():
             return
         self._ended = True
-        own, epoch = self._request, self.outcome.epoch
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
         try:
-            await self._core.calls.deregister(request)
-        except ApiProblem as problem:
-            if problem.code not in UNCHANGED:
-                self._core.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
+            await self._core.deregister(self._request, self.outcome.epoch)
         finally:
             if self._held is not None:
                 self._held.close()

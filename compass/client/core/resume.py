@@ -1,4 +1,4 @@
-"""Watch and held registration that survive restarts of the daemon: they reconnect and resume."""
+"""Watch, held registration and report that survive restarts of the daemon: they reconnect and resume."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable, Collection
 from compass.client.core.api import HoldStream, HostApiCalls, WatchStream
 from compass.client.core.errors import ApiProblem, may_pass
 from compass.model.backoff import retry_seconds
-from compass.model.host_api import LocalEvent, LocalRegister, Outcome
+from compass.model.host_api import LocalEvent, LocalRegister, LocalReport, Outcome
+
+REPORT_SECONDS = 5.0
+"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
 
 Warn = Callable[[str], None]
 """Called once for each interruption, with a sentence."""
@@ -119,3 +122,19 @@ class HeldRegistration:
         self._closed = True
         if self._stream is not None:
             self._stream.close()
+
+
+async def deliver_report(calls: HostApiCalls, report: LocalReport) -> None:
+    """Deliver a report, also while the daemon restarts. Raises ApiProblem after REPORT_SECONDS, or if the daemon
+    refuses."""
+    deadline, attempts = calls.runtime.seconds() + REPORT_SECONDS, 0
+    while True:
+        try:
+            await calls.report(report)
+            return
+        except ApiProblem as problem:
+            pause = retry_seconds(attempts)
+            if not may_pass(problem) or calls.runtime.seconds() + pause >= deadline:
+                raise
+        await calls.runtime.sleep(pause)
+        attempts += 1

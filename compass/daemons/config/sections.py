@@ -52,6 +52,9 @@ DNS_PORT = 4853
 TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: during it they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
+ADDRESSES_MAX = 4000
+"""Greatest limit of address records: about as many A records as fit into an answer over TCP, so more has no effect."""
+AddressesMax = Annotated[int, Meta(ge=0, le=ADDRESSES_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
 StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
@@ -330,6 +333,14 @@ class DnsSettings(msgspec.Struct, frozen=True):
     ttl: Annotated[
         TtlSeconds,
         about("Seconds that resolvers may keep an answer. With 0 a change is effective for the next lookup."),
+    ] = 0
+    addresses_max: Annotated[
+        AddressesMax,
+        about(
+            "Most A records, and most AAAA records, in one answer; 0: as many as fit. For resolvers and programs that "
+            "ask over UDP only (musl behind dnsmasq): 20 fit into 512 octets. The same listeners are in each answer "
+            "while nothing changes."
+        ),
     ] = 0
 
 

@@ -38,7 +38,7 @@ from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.shares import check_metadata, check_registration
-from compass.model.rules.validation import check_epoch, check_host, is_doubtful, saw_it_die
+from compass.model.rules.validation import check_epoch, check_host, detail_problem, is_doubtful, saw_it_die
 from compass.model.text import escape_line
 
 
@@ -171,8 +171,8 @@ def decide_report(draft: Draft, request: Report) -> Reported:
             f"{draft.principal} may not report {service}: "
             f"none of its services depends on category {category_of(service)}",
         )
-    if len(request.detail) > DETAIL_MAX:
-        refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    if problem := detail_problem(request):
+        refuse("bad-value", problem)
     reporter = parse_service_id(request.reporter) if request.reporter else draft.principal.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":

@@ -11,6 +11,7 @@ from msgspec import Meta
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import (
     ALLOWED_HOSTS_MAX,
+    DETAIL_MAX,
     EPOCH_AHEAD_SECONDS_MAX,
     EPOCH_MAX,
     EPOCHS_PER_SECOND,
@@ -19,9 +20,9 @@ from compass.model.limits import (
     PROBE_PATH_MAX,
 )
 from compass.model.names import parse_address, parse_host_name, parse_label, parse_port, parse_service_id
-from compass.model.requests import Deregister
+from compass.model.requests import Deregister, Report
 from compass.model.rows import ANY_HOST, Category, Dependency, Host, Listener, Policy, Service
-from compass.model.rules.draft import Draft, Principal, refuse
+from compass.model.rules.draft import Draft, Principal, refuse, text_problem
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 Declared: TypeAlias = Category | Service | Dependency
@@ -192,3 +193,10 @@ def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request
         return False
     old = catalogue.listener(service, parse_address(request.address), parse_port(request.port))
     return old is not None and old.host == principal.name and old.epoch == request.epoch
+
+
+def detail_problem(report: Report) -> str:
+    """Return why the texts of a report are refused, and what to do; empty if they are accepted."""
+    if len(report.detail) > DETAIL_MAX:
+        return f"detail has {len(report.detail)} characters; at most {DETAIL_MAX}: cut it"
+    return text_problem(report)
