@@ -29,9 +29,10 @@ from compass.client.core.resume import (
     ResumingWatch,
     RetryPolicy,
     Warn,
+    WatchedView,
     deliver_report,
 )
-from compass.client.core.runtime import Runtime, Task
+from compass.client.core.runtime import Runtime
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
@@ -102,7 +103,7 @@ class CoreClient:
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
         self._selector = Selector(random.random)
-        self._watched: dict[str, _WatchedView] = {}
+        self._watched: dict[str, WatchedView] = {}
 
     # Lookups ----------------------------------------------------------------------------------------------
 
@@ -304,7 +305,7 @@ class CoreClient:
             following.close()
             raise
         assert first is not None and isinstance(first.data, Dependencies)  # A watch without a revision begins so.
-        own = _WatchedView(following, view_of(first.data))
+        own = WatchedView(following, view_of(first.data))
         watched = self._watched.setdefault(service, own)
         if watched is not own:
             # Another thread or task has started a watch in the meantime.
@@ -319,7 +320,7 @@ class CoreClient:
             status = await self.calls.status()
             self._selector.moved(Location(status.host, status.zone))
 
-    async def _follow(self, service: str, kept: _WatchedView) -> None:
+    async def _follow(self, service: str, kept: WatchedView) -> None:
         """Update the view until the watch is closed or refused. After a refusal, the next lookup asks the daemon."""
         try:
             while (event := await kept.watch.next()) is not None:
@@ -389,17 +390,3 @@ class RegistrationHandle:
     def outcome(self) -> Outcome:
         """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
         return self.core.outcome
-
-
-class _WatchedView:
-    """View that a watch keeps up to date."""
-
-    def __init__(self, following: ResumingWatch, view: View) -> None:
-        self.watch = following
-        self.view = view
-        self.task: Task | None = None
-
-    def close(self) -> None:
-        self.watch.close()
-        if self.task is not None:
-            self.task.cancel()
