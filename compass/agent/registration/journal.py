@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 from twisted.logger import Logger
 
-from compass.model.host_api import Integer, Outcome
+from compass.model.host_api import Integer, Outcome, OwnCheck
 from compass.model.limits import EPOCH_AHEAD_SECONDS_MAX, EPOCH_MAX, EPOCHS_PER_SECOND, PORT_MAX
 from compass.model.names import format_endpoint, parse_address, parse_port, parse_service_id
 from compass.model.replies import Refusal
@@ -69,6 +69,12 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     degradation: float = IDLE
     user: Integer = UNKNOWN_USER
     """User whose program asked for it."""
+    own_check: OwnCheck | None = None
+    """Check that the program asked for."""
+    check: str = ""
+    """Description of the check, from the program or the configuration; empty: none."""
+    failing: str = ""
+    """Problem that the check found; empty: it passes."""
 
     @property
     def key(self) -> ListenerKey:

@@ -18,12 +18,12 @@ from compass.agent.registration.journal import (
     Instance,
     JournalWriteFailed,
     Registration,
-    RegistrationJournal,
     deregister_request,
     outcome_of,
     parse_key,
     register_request,
 )
+from compass.agent.registration.own_checks import OwnChecks
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.connector import UpstreamDependencies
@@ -61,10 +61,12 @@ class Registrar:
     _log = Logger()
 
     def __init__(
-        self, parts: RegistrarDependencies, journal: RegistrationJournal, server: Upstream, subscriptions: ReplicaSync
+        self, parts: RegistrarDependencies, checks: OwnChecks, server: Upstream, subscriptions: ReplicaSync
     ) -> None:
         self._parts = parts
-        self._journal = journal
+        self._checks = checks
+        checks.on_change(self._check_changed)
+        self._journal = checks.journal
         self._server = server
         self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
@@ -91,6 +93,7 @@ class Registrar:
                 self._step(entry.key, states.ProcessEnded(entry.epoch, reason))
             except CannotWatch as problem:
                 self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
+        self._checks.start()
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
 
     def stop(self) -> None:
@@ -98,6 +101,7 @@ class Registrar:
         self._has_session = False
         self._held.clear()
         self._timers.cancel_all()
+        self._checks.stop()
         for key in list(self._watches):
             self._unwatch(key)
 
@@ -124,6 +128,8 @@ class Registrar:
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
+            if request.check is not None and (problem := self._checks.refusal(request.check, key[1])):
+                return succeed(Refusal("bad-value", f"check: {problem}"))
             entry = self._entry(request, key, old, user)
             after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
@@ -157,6 +163,9 @@ class Registrar:
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
         return self._step(key, states.LoadRequested(key, request.load, request.credential))
+
+    def _check_changed(self, entry: Registration, check: str, failing: str) -> None:
+        self._step(entry.key, states.CheckChanged(entry.epoch, check, failing))
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
@@ -196,6 +205,7 @@ class Registrar:
             and not self._is_held(old)
         )
         epoch = old.epoch if is_same and old is not None else self._journal.succeed(old, self._parts.now())
+        check = self._checks.text_for(key, request.check)
         return Registration(
             *key,
             epoch=epoch,
@@ -210,6 +220,9 @@ class Registrar:
             load=request.load,
             degradation=request.degradation,
             user=user,
+            own_check=request.check,
+            check=check,
+            failing=old.failing if is_same and old is not None and old.check == check else "",
         )
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -228,6 +241,7 @@ class Registrar:
         self, key: ListenerKey, entry: Registration | None, actions: tuple[states.Action, ...]
     ) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred()
+        self._checks.follow(key, entry)
         for action in actions:
             match action:
                 case states.Register(attempt):

@@ -139,6 +139,14 @@ class ProcessEnded(Event, frozen=True):
     reason: str
 
 
+class CheckChanged(Event, frozen=True):
+    """The result of the host's own check of the instance changed."""
+
+    epoch: int
+    check: str
+    failing: str
+
+
 class ConnectionClosed(Event, frozen=True):
     """The connection that held the registration is closed, or the program did not open it again in time."""
 
@@ -271,6 +279,9 @@ def step(entry: Registration | None, event: Event) -> Step:
             dead = _with(entry, state="leaving", died=True, problem="", code="")
             died = Log("info", f"{format_key(entry.key)} died: {why}")
             return dead, (died, Unwatch(), Release(entry.epoch), Deregister(dead))
+        case CheckChanged(_, check, failing), "pending" | "registered", Registration():
+            changed = _with(entry, check=check, failing=failing)
+            return (entry, ()) if changed == entry else (changed, (Register(Attempt(changed)),))
         case Due(), _, Registration() if entry.code in _FUTILE:
             return entry, ()
         case Due(), "leaving", Registration():

@@ -20,16 +20,29 @@ from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.resume import HeldRegistration, ResumingWatch, RetryPolicy, Warn
-from compass.client.core.runtime import Runtime, Task
+from compass.client.core.resume import HeldRegistration, ResumingWatch, RetryPolicy, Warn, WatchedView
+from compass.client.core.runtime import Runtime
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
-from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.host_api import (
+    LocalCheckResult,
+    LocalDeregister,
+    LocalEvent,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    OwnCheck,
+    Resolved,
+    check_of,
+)
+from compass.model.limits import DETAIL_MAX
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
+from compass.model.text import escape_line
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
@@ -61,6 +74,8 @@ class Options(TypedDict, total=False):
     """Relative share of users, 1 by default; 0: used only if nothing else is up."""
     metadata: dict[str, str]
     """Metadata for its users."""
+    check: OwnCheck | str
+    """Check that the daemon repeats while the listener is registered: a path for GET, or an OwnCheck."""
     hold: bool
     """True: the daemon notices the end of this process by a connection, instead of by the process's number, for a
     container, which has its own process numbers."""
@@ -97,7 +112,7 @@ class CoreClient:
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
         self._selector = Selector(random.random)
-        self._watched: dict[str, _WatchedView] = {}
+        self._watched: dict[str, WatchedView] = {}
 
     # Lookups ----------------------------------------------------------------------------------------------
 
@@ -179,6 +194,7 @@ class CoreClient:
             options.get("zone", ""),
             options.get("load", IDLE),
             options.get("degradation", IDLE),
+            check_of(options.get("check")),
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -280,7 +296,7 @@ class CoreClient:
             following.close()
             raise
         assert first is not None and isinstance(first.data, Dependencies)  # A watch without a revision begins so.
-        own = _WatchedView(following, view_of(first.data))
+        own = WatchedView(following, view_of(first.data))
         watched = self._watched.setdefault(service, own)
         if watched is not own:
             # Another thread or task has started a watch in the meantime.
@@ -295,7 +311,7 @@ class CoreClient:
             status = await self.calls.status()
             self._selector.moved(Location(status.host, status.zone))
 
-    async def _follow(self, service: str, kept: _WatchedView) -> None:
+    async def _follow(self, service: str, kept: WatchedView) -> None:
         """Update the view until the watch is closed or refused. After a refusal, the next lookup asks the daemon."""
         try:
             while (event := await kept.watch.next()) is not None:
@@ -328,6 +344,11 @@ class Registration:
         Raises ApiProblem."""
         own = self._request
         await self._core.calls.report_load(LocalLoad(own.service, own.port, own.credential, load, own.address))
+
+    async def report_check(self, problem: str = "") -> None:
+        """Report the result of a check of the kind `reported`; empty: it passed. Raises ApiProblem."""
+        own, text = self._request, escape_line(problem, DETAIL_MAX)
+        await self._core.calls.report_check(LocalCheckResult(own.service, own.port, own.credential, text, own.address))
 
     async def end(self) -> None:
         """Deregister (function 2.2). A repeated call, or a call in a forked child, does nothing.
@@ -370,17 +391,3 @@ class RegistrationHandle:
     def outcome(self) -> Outcome:
         """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
         return self.core.outcome
-
-
-class _WatchedView:
-    """View that a watch keeps up to date."""
-
-    def __init__(self, following: ResumingWatch, view: View) -> None:
-        self.watch = following
-        self.view = view
-        self.task: Task | None = None
-
-    def close(self) -> None:
-        self.watch.close()
-        if self.task is not None:
-            self.task.cancel()

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection
 
 from compass.client.core.api import HoldStream, HostApiCalls, WatchStream
 from compass.client.core.errors import ApiProblem, may_pass
+from compass.client.core.runtime import Task
+from compass.client.core.view import View
 from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalEvent, LocalRegister, Outcome
 
@@ -119,3 +121,18 @@ class HeldRegistration:
         self._closed = True
         if self._stream is not None:
             self._stream.close()
+
+
+class WatchedView:
+    """View of a service's dependencies that a watch keeps up to date."""
+
+    def __init__(self, following: ResumingWatch, view: View) -> None:
+        self.watch = following
+        self.view = view
+        self.task: Task | None = None
+
+    def close(self) -> None:
+        """End the watch."""
+        self.watch.close()
+        if self.task is not None:
+            self.task.cancel()
