@@ -7,6 +7,7 @@ from compass.agent.changes import Changes, ViewReader
 from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
 from compass.agent.local_users import LocalUsers
 from compass.agent.registration.journal import RegistrationJournal
+from compass.agent.registration.own_checks import OwnChecks
 from compass.agent.registration.probe_responder import ProbeResponder
 from compass.agent.registration.registrar import Registrar
 from compass.agent.replica.change_feed import ChangeFeed
@@ -47,8 +48,9 @@ class Components:
         responder = ProbeResponder(self.replica, parts.probe, self.upstream) if parts.probe else None
         self.changes = Changes(clock, self.view, readers, self.cache, self.feed, responder)
         self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, _sync_settings(parts))
+        self.checks = OwnChecks(clock, self.journal, parts.checks, parts.default_address)
+        self.registrar = Registrar(parts, self.checks, self.upstream, self.sync)
         self.asked = AskedServices(clock, self.upstream, self.sync, parts.trusted_users)
-        self.registrar = Registrar(parts, self.journal, self.upstream, self.sync)
         relay = ReportRelay(parts, self.upstream)
         checks = ReportChecks(self.replica, parts.probe, self.users)
         self.reports = Reports(parts, self.upstream, relay, self.view, self.changes, checks)

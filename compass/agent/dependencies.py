@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compass.agent.hooks.runner import HookRunner
 from compass.agent.local_users import CONNECTIONS_MAX
+from compass.agent.registration.own_checks import CheckMeans
 from compass.agent.registration.probe_responder import Probe
 from compass.agent.registration.registrar import RegistrarDependencies
 from compass.agent.upstream.connector import Mode
@@ -33,6 +34,8 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Text that no other run of a daemon has."""
     probe: Probe | None = None
     """Probe of a listener; without it the host answers no inquiries."""
+    checks: CheckMeans = CheckMeans()
+    """Means for the checks of this host's own listeners."""
     services: Sequence[str] = ()
     """Services to watch for from the start, whether programs register or ask for them or not."""
     view: Path | None = None

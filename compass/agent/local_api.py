@@ -6,15 +6,16 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
+from compass.agent.registration.journal import Registration
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalLoad,
@@ -96,6 +97,10 @@ class LocalApi:
         """Set the load of a listener of this host."""
         return self._users.ask(user, lambda _: self._registrar.report_load(request))
 
+    def report_check(self, request: LocalCheckResult, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
+        """Record the result of a check that a program makes of its own listener."""
+        return self._users.ask(user, lambda _: succeed(self._components.checks.reported(request)))
+
     def drain(self, request: LocalDrain, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Stop sending new users to a listener of this host, or send them again."""
         return self._users.ask(user, lambda _: self._registrar.drain(request))
@@ -133,9 +138,10 @@ class LocalApi:
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
-            registrations=msgspec.convert(its.journal.all(), tuple[RegistrationStatus, ...], from_attributes=True),
+            registrations=tuple(map(self._registration, its.journal.all())),
             problem=upstream.problem,
             zone=parts.zone,
+            address=parts.default_address,
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
@@ -167,6 +173,12 @@ class LocalApi:
             reactions_failing=reactions.failing if reactions is not None else 0,
             watchers=len(its.feed),
         )
+
+    def _registration(self, entry: Registration) -> RegistrationStatus:
+        address, port, hold = entry.address, entry.port, entry.hold
+        check = self._components.checks.status(entry.key)
+        values = (entry.epoch, entry.state, entry.pid, hold, entry.problem, entry.unverified, check)
+        return RegistrationStatus(entry.service, address, port, *values)
 
     def _watched(self, result: None, service: str) -> Dependencies | Refusal:
         answer, problem = self._view.dependencies(service), self._components.upstream.problem

@@ -152,6 +152,22 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
     )
 
 
+def make_command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command that gets the context as its first argument and handles errors by `CliContext.error_handling`."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        def called(*arguments: Any, **named: Any) -> None:
+            context = click.get_current_context().ensure_object(CliContext)
+            with context.error_handling():
+                function(context, *arguments, **named)
+
+        called.__doc__ = function.__doc__
+        called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+        return click.command(name, epilog=example_lines(*examples))(api_option(None)(JSON_OPTION(called)))
+
+    return make
+
+
 def credential_options(command: Command) -> Command:
     """Add the options for a credential."""
     for option in (
@@ -212,6 +228,22 @@ def address_option(command: Command) -> Command:
     return click.option(
         "--address", type=ADDRESS, help="Address of the listener (default: the one that opengnscd is configured with)."
     )(command)
+
+
+def protocol_option(command: Command) -> Command:
+    """Add the option for the transport protocol."""
+    return click.option(
+        "--protocol",
+        type=click.Choice(["tcp", "udp"]),
+        default="tcp",
+        show_default=True,
+        help="udp: the metadata says so, and no connection is tried; give the category '--probe none'.",
+    )(command)
+
+
+def protocol_metadata(protocol: str) -> dict[str, str]:
+    """Return the metadata by which users know a listener over UDP."""
+    return {} if protocol == "tcp" else {"protocol": protocol}
 
 
 def credential_of(context: CliContext, token: str | None, file: Path | None) -> str:

@@ -124,6 +124,7 @@ class Registration(RegistrationHandle):
     """Registration of one listener of this process, until the end of its `with` block or `end`."""
 
     report_load = blocking(CoreRegistration.report_load)
+    report_check = blocking(CoreRegistration.report_check)
     end = blocking(CoreRegistration.end)
 
     def __enter__(self) -> Registration:

@@ -136,6 +136,7 @@ class Registration(RegistrationHandle):
     """Registration of one listener of this process, until `end`."""
 
     report_load = deferred(CoreRegistration.report_load)
+    report_check = deferred(CoreRegistration.report_check)
     end = deferred(CoreRegistration.end)
 
     async def __aenter__(self) -> Registration:

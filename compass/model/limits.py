@@ -47,6 +47,8 @@ METADATA_OCTETS_MAX = 10 * 1024
 """Octets of a listener's metadata as UTF-8: all entries of full length in ASCII."""
 DETAIL_MAX = 255
 """Longest detail of a report in characters: tables and mails show the detail."""
+CHECK_MAX = 160
+"""Longest description of a host's own check in characters: a path and two numbers."""
 LISTENERS_PER_SERVICE_MAX = 10_000
 """Most listeners of a service: more is a configuration error."""
 SERVICE_OCTETS_MAX = 16 * 1024 * 1024

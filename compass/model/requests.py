@@ -25,6 +25,7 @@ from compass.model.limits import (
 )
 from compass.model.names import (
     Address,
+    CheckText,
     Detail,
     Line,
     Metadata,
@@ -51,6 +52,10 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     zone: OptionalLabel = ""
     load: Share = IDLE
     degradation: Share = IDLE
+    check: CheckText = ""
+    """Check that the host makes of the listener, in words; empty: none."""
+    failing: Detail = ""
+    """Problem that the check found, `failures` times in a row; empty: it passes."""
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):

@@ -60,6 +60,24 @@ LOADED = rows.Change(
     "register",
     rows.Listener("a.b", "::1", 1, "up", 1790000003.0, 7, zone="b7", load=0.5, degradation=0.125),
 )
+CHECKED = rows.Change(
+    47,
+    46,
+    1790000005.0,
+    "check-failed",
+    rows.Listener(
+        "a.b",
+        "::1",
+        1,
+        "suspect",
+        1790000005.0,
+        7,
+        cause="its own check failed: HTTP status 503",
+        check="GET /health, every 5 s, fails after 3",
+        failing="HTTP status 503",
+        checked_at=1790000005.0,
+    ),
+)
 EVIDENCE = (
     replies.Evidence("report", "web1.example", 1790000001.0, detail="timed out"),
     replies.Evidence("probe", "gns1", 1790000001.5, True),
@@ -128,6 +146,19 @@ EXAMPLES: list[Example] = [
                 "chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, zone="b7", load=0.5, degradation=0.125
             ),
         ),
+        (
+            "register of a listener whose own check fails",
+            11,
+            requests.Register(
+                "chinaserver.openuss",
+                TOKEN,
+                "192.0.2.17",
+                2028,
+                7,
+                check="GET /health, every 5 s, fails after 3",
+                failing="HTTP status 503",
+            ),
+        ),
         ("report", 10, requests.Report("chinaserver.openuss", "192.0.2.17", 2028)),
         (
             "report of a slow listener",
@@ -170,6 +201,7 @@ EXAMPLES: list[Example] = [
         ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
         ("notice of a draining listener", 0, messages.Notice(DRAINED)),
         ("notice of a loaded listener", 0, messages.Notice(LOADED)),
+        ("notice of a listener whose own check fails", 0, messages.Notice(CHECKED)),
         ("bookmark", 0, messages.Bookmark(5000)),
         ("resync", 0, messages.Resync(SNAPSHOT)),
         ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 from twisted.logger import Logger
 
-from compass.model.host_api import Integer, Outcome
+from compass.model.host_api import Integer, Outcome, OwnCheck
 from compass.model.limits import EPOCH_AHEAD_SECONDS_MAX, EPOCH_MAX, EPOCHS_PER_SECOND, PORT_MAX
 from compass.model.names import format_endpoint, parse_address, parse_port, parse_service_id
 from compass.model.replies import Refusal
@@ -74,6 +74,12 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Machine on which it was asked for; its process number means nothing on any other."""
     unverified: str = ""
     """Reason for which this daemon cannot say whether the instance lives. Servers probe it, and decide."""
+    own_check: OwnCheck | None = None
+    """Check that the program asked for."""
+    check: str = ""
+    """Description of the check, from the program or the configuration; empty: none."""
+    failing: str = ""
+    """Problem that the check found; empty: it passes."""
 
     @property
     def key(self) -> ListenerKey:

@@ -18,13 +18,13 @@ from compass.agent.registration.journal import (
     Instance,
     JournalWriteFailed,
     Registration,
-    RegistrationJournal,
     deregister_request,
     doubt_request,
     outcome_of,
     parse_key,
     register_request,
 )
+from compass.agent.registration.own_checks import OwnChecks
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
 from compass.agent.registration.recovery import not_held_again, resume
 from compass.agent.replica.sync import ReplicaSync
@@ -63,10 +63,12 @@ class Registrar:
     _log = Logger()
 
     def __init__(
-        self, parts: RegistrarDependencies, journal: RegistrationJournal, server: Upstream, subscriptions: ReplicaSync
+        self, parts: RegistrarDependencies, checks: OwnChecks, server: Upstream, subscriptions: ReplicaSync
     ) -> None:
         self._parts = parts
-        self._journal = journal
+        self._checks = checks
+        checks.on_change(self._check_changed)
+        self._journal = checks.journal
         self._server = server
         self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
@@ -87,6 +89,7 @@ class Registrar:
             event = resume(entry, self._journal.machine, self._watch_process)
             if event is not None:
                 self._step(entry.key, event)
+        self._checks.start()
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
 
     def stop(self) -> None:
@@ -94,6 +97,7 @@ class Registrar:
         self._has_session = False
         self._held.clear()
         self._timers.cancel_all()
+        self._checks.stop()
         for key in list(self._watches):
             self._unwatch(key)
 
@@ -120,6 +124,8 @@ class Registrar:
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
+            if request.check is not None and (problem := self._checks.refusal(request.check, key[1])):
+                return succeed(Refusal("bad-value", f"check: {problem}"))
             entry = self._entry(request, key, old, user)
             after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
@@ -153,6 +159,9 @@ class Registrar:
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
         return self._step(key, states.LoadRequested(key, request.load, request.credential))
+
+    def _check_changed(self, entry: Registration, check: str, failing: str) -> None:
+        self._step(entry.key, states.CheckChanged(entry.epoch, check, failing))
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
@@ -192,6 +201,7 @@ class Registrar:
             and not self._is_held(old)
         )
         epoch = old.epoch if is_same and old is not None else self._journal.succeed(old, self._parts.now())
+        check = self._checks.text_for(key, request.check)
         return Registration(
             *key,
             epoch=epoch,
@@ -207,6 +217,9 @@ class Registrar:
             degradation=request.degradation,
             user=user,
             machine=self._journal.machine,
+            own_check=request.check,
+            check=check,
+            failing=old.failing if is_same and old is not None and old.check == check else "",
         )
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -225,6 +238,7 @@ class Registrar:
         self, key: ListenerKey, entry: Registration | None, actions: tuple[states.Action, ...]
     ) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred()
+        self._checks.follow(key, entry)
         for action in actions:
             match action:
                 case states.Register(attempt):

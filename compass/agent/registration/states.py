@@ -141,6 +141,14 @@ class ProcessEnded(Event, frozen=True):
     reason: str
 
 
+class CheckChanged(Event, frozen=True):
+    """The result of the host's own check of the instance changed."""
+
+    epoch: int
+    check: str
+    failing: str
+
+
 class ConnectionClosed(Event, frozen=True):
     """The connection that held the registration is closed, or the program did not open it again in time."""
 
@@ -299,6 +307,10 @@ def step(entry: Registration | None, event: Event) -> Step:
             return _with(entry, unverified=unknown), (doubted,) if unknown else ()
         case Judged(_, state), "pending" | "registered" | "refused", Registration() if entry.unverified:
             return _judged(entry, state)
+        case CheckChanged(_, check, failing), "pending" | "registered", Registration():
+            changed = _with(entry, check=check, failing=failing)
+            is_settled = changed == entry or entry.unverified
+            return changed, () if is_settled else (Register(Attempt(changed)),)
         case Due(), _, Registration():
             return entry, _due(entry)
         case _:

@@ -24,6 +24,7 @@ from compass.client.core.runtime import Connection, Runtime
 from compass.model.host_api import (
     PROCESSES_HEADER,
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalEvent,
@@ -77,6 +78,10 @@ class HostApiCalls:
     async def report_load(self, request: LocalLoad) -> Outcome:
         """Report the load of a listener of this host."""
         return await self._ask(Outcome, "POST", "/v1/load", request)
+
+    async def report_check(self, request: LocalCheckResult) -> Outcome:
+        """Report the result of a check of a listener of this host."""
+        return await self._ask(Outcome, "POST", "/v1/check", request)
 
     async def drain(self, request: LocalDrain) -> Outcome:
         """Start or end the draining of a listener."""

@@ -36,11 +36,24 @@ from compass.client.core.runtime import Runtime
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
-from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.host_api import (
+    LocalCheckResult,
+    LocalDeregister,
+    LocalEvent,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    OwnCheck,
+    Resolved,
+    check_of,
+)
+from compass.model.limits import DETAIL_MAX
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
+from compass.model.text import escape_line
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
@@ -67,6 +80,8 @@ class Options(TypedDict, total=False):
     """Relative share of users, 1 by default; 0: used only if nothing else is up."""
     metadata: dict[str, str]
     """Metadata for its users."""
+    check: OwnCheck | str
+    """Check that the daemon repeats while the listener is registered: a path for GET, or an OwnCheck."""
     hold: bool
     """True: the daemon notices the end of this process by a connection, instead of by the process's number. This is
     done without being asked for where the daemon cannot see this process, as in a container."""
@@ -186,6 +201,7 @@ class CoreClient:
             options.get("zone", ""),
             options.get("load", IDLE),
             options.get("degradation", IDLE),
+            check_of(options.get("check")),
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -353,6 +369,11 @@ class Registration:
         Raises ApiProblem."""
         own = self._request
         await self._core.calls.report_load(LocalLoad(own.service, own.port, own.credential, load, own.address))
+
+    async def report_check(self, problem: str = "") -> None:
+        """Report the result of a check of the kind `reported`; empty: it passed. Raises ApiProblem."""
+        own, text = self._request, escape_line(problem, DETAIL_MAX)
+        await self._core.calls.report_check(LocalCheckResult(own.service, own.port, own.credential, text, own.address))
 
     async def end(self) -> None:
         """Deregister (function 2.2). A repeated call, or a call in a forked child, does nothing.

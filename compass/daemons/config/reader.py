@@ -13,9 +13,11 @@ from typing import Any
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
+from compass.agent.registration.own_checks import CheckSettings
 from compass.daemons.config import sections
 from compass.daemons.config.alerts import AlertSettings, check_alerts, read_alert
 from compass.daemons.config.bounds import NETWORKS_MAX
+from compass.daemons.config.checks import read_checks
 from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.hooks import check_together, read_hook, read_template
 from compass.daemons.config.server_list import ENTRIES_MAX, addresses_of, is_service, parse_service
@@ -65,6 +67,7 @@ def read_host_config(path: Path) -> HostConfig:
     dns = _dns(reader, "host.dns")
     hooks = [read_hook(reader, values) for values in reader.each("host.hook")]
     templates = [read_template(reader, values) for values in reader.each("host.template")]
+    checks = read_checks(reader)
     log, host, tls = reader.section("log"), reader.section("host"), reader.section("tls")
     _check_host(reader, host)
     check_together(reader, hooks, templates)
@@ -75,6 +78,7 @@ def read_host_config(path: Path) -> HostConfig:
         sections.DnsSettings(**dns) if dns is not None else None,
         tuple(HookSettings(**values) for values in hooks),
         tuple(TemplateSettings(**values) for values in templates),
+        tuple(CheckSettings(**values) for values in checks),
         sections.LogSettings(**log),
     )
 

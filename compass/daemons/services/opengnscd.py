@@ -50,6 +50,7 @@ from compass.daemons.net.listen import (
     own_name,
     rules_of,
 )
+from compass.daemons.net.own_listeners import check_means
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
@@ -130,6 +131,7 @@ class HostService(Service):
                 software=SOFTWARE,
                 instance=secrets.token_hex(8),
                 probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,
+                checks=check_means(reactor, SOFTWARE, config.checks),
                 zone=settings.zone,
                 services=settings.services,
                 view=_view_directory(settings),

@@ -14,6 +14,7 @@ from compass.gateway.http.sse import Revision
 from compass.model.host_api import (
     PROCESSES_HEADER,
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalLoad,
@@ -76,6 +77,9 @@ REGISTER = msgspec.structs.replace(
 )
 DEREGISTER = _outcome("/v1/deregister", LocalDeregister, "Deregister a listener (function 2.2).")
 LOAD = _outcome("/v1/load", LocalLoad, "Report the load of a listener of this host, for the pool policies that use it.")
+CHECK = _outcome(
+    "/v1/check", LocalCheckResult, "Report the result of a check that a program makes of its own listener."
+)
 DRAIN = _outcome(
     "/v1/drain", LocalDrain, "Set whether a listener of this host accepts new users; this needs a reachable server."
 )
@@ -91,7 +95,7 @@ WATCH = Operation(
 STATUS = Operation(method="GET", path="/v1/status", summary="Figures of the daemon.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
-CHANGES = (REGISTER, DEREGISTER, LOAD, DRAIN, REPORT)
+CHANGES = (REGISTER, DEREGISTER, LOAD, CHECK, DRAIN, REPORT)
 OPERATIONS = (DEPENDENCIES, RESOLVE, *CHANGES, WATCH, PROMETHEUS, STATUS, HEALTH, READY, METRICS, OPENAPI)
 _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code, and a text with advice."
 

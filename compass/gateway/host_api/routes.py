@@ -32,6 +32,7 @@ from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
 from compass.model.host_api import (
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalEvent,
@@ -65,6 +66,9 @@ class HostApi(Protocol):
 
     def report_load(self, request: LocalLoad, user: int) -> Deferred[Outcome | Refusal]:
         """Report the load of a listener of this host."""
+
+    def report_check(self, request: LocalCheckResult, user: int) -> Deferred[Outcome | Refusal]:
+        """Record the result of a check that a program makes of its own listener."""
 
     def drain(self, request: LocalDrain, user: int) -> Deferred[Outcome | Refusal]:
         """Set whether a listener of this host accepts new users."""
@@ -107,6 +111,7 @@ class HostHttp:
             (operations.REGISTER, self._register),
             (operations.DEREGISTER, _outcome_of(self._api.deregister)),
             (operations.LOAD, _outcome_of(self._api.report_load)),
+            (operations.CHECK, _outcome_of(self._api.report_check)),
             (operations.DRAIN, _outcome_of(self._api.drain)),
             (operations.REPORT, _outcome_of(self._api.report)),
             (operations.WATCH, self._watch),

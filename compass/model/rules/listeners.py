@@ -14,12 +14,8 @@ from compass.model.limits import (
     DETAIL_MAX,
     HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
-    METADATA_ENTRIES_MAX,
-    METADATA_KEY_MAX,
-    METADATA_VALUE_MAX,
     PURGE_AGE_SECONDS_MIN,
     PURGE_OCTETS_MAX,
-    WEIGHT_MAX,
 )
 from compass.model.names import category_of, format_endpoint, parse_address, parse_label, parse_port, parse_service_id
 from compass.model.replies import Deregistered, Done, Registered, Reported
@@ -37,7 +33,9 @@ from compass.model.requests import (
 from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
-from compass.model.rules.shares import check_metadata, check_registration
+from compass.model.rules.own_checks import FAILED, answered, apply_own_check, operation_of
+from compass.model.rules.parameters import check_parameters
+from compass.model.rules.shares import check_registration
 from compass.model.rules.validation import check_epoch, check_host, detail_problem, is_doubtful, saw_it_die
 from compass.model.text import escape_line
 
@@ -47,7 +45,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     service = existing_service(draft, request.service)
     _check_registrant(draft, service, request.credential)
     address, port = parse_address(request.address), parse_port(request.port)
-    _check_parameters(request)
+    check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
     epoch = _epoch_for(draft, request, old)
     if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
@@ -61,9 +59,9 @@ def decide_register(draft: Draft, request: Register) -> Registered:
             f"this instance of {_named(old)} is over ({old.cause}); only a new one can register",
             epoch=old.epoch,
         )
-    same_instance = old is not None and epoch == old.epoch
+    same = old if old is not None and epoch == old.epoch else None
     # A host that registers its listeners again after a server's restart has no new evidence about their health.
-    state: State = old.state if old is not None and same_instance else "up"
+    state: State = same.state if same is not None else "up"
     row = Listener(
         service=service,
         address=address,
@@ -75,23 +73,33 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         weight=request.weight,
         metadata=request.metadata,
         cause="registered",
-        draining=old.draining if old is not None and same_instance else False,
+        draining=same is not None and same.draining,
         zone=parse_label(request.zone, "zone") if request.zone else "",
         load=float(request.load) or IDLE,
         degradation=float(request.degradation) or IDLE,
+        check=request.check,
+        failing=request.failing,
     )
-    if old is not None and same_instance and old.state == state:
-        row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
-        if row == old:
-            return Registered(draft.catalogue.revision, state, changed=False)
+    if same is not None:
+        row = msgspec.structs.replace(row, changed_at=same.changed_at, cause=same.cause)
+    row = apply_own_check(row, same, draft.now)
+    if row == same:
+        return Registered(draft.catalogue.revision, row.state, changed=False)
     check_registration(draft.catalogue, old, row)
-    draft.set("register", row)
-    if state == "up":
-        draft.close_alerts(row)
-        _settle_cap(draft, row)
-    registered = Registered(draft.catalogue.revision, state)
+    draft.set(operation_of(same, row), row)
+    _settle_alerts(draft, same, row)
+    registered = Registered(draft.catalogue.revision, row.state)
     _attend(draft, service)
     return registered
+
+
+def _settle_alerts(draft: Draft, same: Listener | None, row: Listener) -> None:
+    """Close the alerts of a listener that is up, and open one if its own check fails only now."""
+    if row.state == "up":
+        draft.close_alerts(row)
+        _settle_cap(draft, row)
+    elif row.failing and not (same is not None and same.failing):
+        draft.open_alert("failure", row, f"{_named(row)} on host {row.host}: {FAILED}{row.failing}")
 
 
 def _attend(draft: Draft, service: str) -> None:
@@ -219,7 +227,12 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.catalogue.revision, old.state if old else "offline")
     row, cause = old, escape_line(request.cause, DETAIL_MAX)
-    if request.alive:
+    if request.alive and old.failing and old.state in FAILING:
+        row = answered(old, cause, draft.now)
+        if row != old:
+            draft.set("suspect", row)
+            _settle_cap(draft, row)
+    elif request.alive:
         if old.state in FAILING | {"slow"}:
             state: State = "draining" if is_draining(old) else "up"
             row = msgspec.structs.replace(old, state=state, changed_at=draft.now, cause=cause)
@@ -354,23 +367,6 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
         epoch = old.epoch + 1 if old else 1
     check_epoch(draft, epoch, old)
     return epoch
-
-
-def _check_parameters(request: Register) -> None:
-    if not 0 <= request.weight <= WEIGHT_MAX:
-        refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
-    for name, share in (("load", request.load), ("degradation", request.degradation)):
-        if not 0 <= share <= 1:
-            refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
-    if len(request.metadata) > METADATA_ENTRIES_MAX:
-        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
-    for key, value in request.metadata.items():
-        if not 1 <= len(key) <= METADATA_KEY_MAX:
-            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
-        if len(value) > METADATA_VALUE_MAX:
-            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
-    if request.metadata:
-        check_metadata(request.metadata)
 
 
 def _uses(draft: Draft, service: str) -> bool:

@@ -89,8 +89,8 @@ def _check_policy(policy: Policy) -> None:
         refuse("bad-value", f"probe {policy.probe[:80]!r}: an HTTP probe is written http:/path")
     if len(path) > PROBE_PATH_MAX:
         refuse("bad-value", f"the probe's path has {len(path)} characters; at most {PROBE_PATH_MAX}")
-    if scheme not in ("tcp", "http") or (scheme == "tcp" and path):
-        refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path")
+    if scheme not in ("none", "tcp", "http") or (scheme != "http" and policy.probe != scheme):
+        refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path nor none")
     for name, schema in _RANGES.items():
         value, is_open = getattr(policy, name), "exclusiveMinimum" in schema
         least, most = schema.get("minimum", 0), schema["maximum"]

@@ -125,6 +125,13 @@ TABLE: list[tuple[str, Event, dict[str, tuple[str, str]]]] = [
         {phase: (phase, "Refuse") for phase in PHASES},
     ),
     (
+        "the host's own check fails",
+        states.CheckChanged(EPOCH, "GET /, every 5 s, fails after 3", "status 503"),
+        {"pending": ("pending", "Register"), "registered": ("registered", "Register")},
+    ),
+    ("the check of another instance fails", states.CheckChanged(NEWER, "GET /", "status 503"), {}),
+    ("the check has not changed", states.CheckChanged(EPOCH, "", ""), {}),
+    (
         "a server registers the instance",
         states.Registered(EPOCH),
         {"pending": ("registered", ""), "refused": ("registered", "")},
