@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compass.agent.hooks.runner import HookRunner
@@ -10,6 +10,7 @@ from compass.agent.local_users import CONNECTIONS_MAX
 from compass.agent.registration.probe_responder import Probe
 from compass.agent.registration.registrar import RegistrarDependencies
 from compass.agent.upstream.connector import Mode
+from compass.model.certificates import OwnCertificate
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}
@@ -42,3 +43,5 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Users of this machine without limits of their own: root, and the daemon's."""
     connections_max: int = CONNECTIONS_MAX
     """Connections of local programs at once."""
+    certificates: Callable[[], Sequence[OwnCertificate]] = tuple
+    """Function that returns the certificates whose end ends this host's sessions."""

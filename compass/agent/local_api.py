@@ -13,7 +13,9 @@ from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
+from compass.model.certificates import condition_of, problems_of, seconds_left
 from compass.model.host_api import (
+    CertificateStatus,
     HostStatus,
     LocalDeregister,
     LocalDrain,
@@ -139,11 +141,26 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
+            certificates=self._certificates(),
+        )
+
+    def _certificates(self) -> tuple[CertificateStatus, ...]:
+        now = self._parts.now()
+        return tuple(
+            CertificateStatus(
+                one.role,
+                one.subject,
+                one.file,
+                one.not_after,
+                condition_of((one,), now),
+                one.problem(now) or one.notice(now),
+            )
+            for one in self._parts.certificates()
         )
 
     def metrics(self) -> AgentMetrics:
         """Return the agent's figures."""
-        its, reactions = self._components, self._parts.reactions
+        its, parts, reactions = self._components, self._parts, self._parts.reactions
         servers = its.upstream.servers()
         return AgentMetrics(
             loaded=its.replica.loaded,
@@ -165,6 +182,8 @@ class LocalApi:
             reactions=reactions.turns if reactions is not None else {},
             reactions_failing=reactions.failing if reactions is not None else 0,
             watchers=len(its.feed),
+            certificate_seconds=seconds_left(parts.certificates(), parts.now()),
+            certificates_invalid=len(problems_of(parts.certificates(), parts.now())),
         )
 
     def _watched(self, result: None, service: str) -> Dependencies | Refusal:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from compass.model.certificates import CertificateRole, Condition
 from compass.model.limits import EPOCH_MAX, PORT_MAX, WEIGHT_MAX, Share, between
 from compass.model.names import Address, Detail, Metadata, OptionalAddress, OptionalLabel, OptionalServiceId, ServiceId
 from compass.model.replies import Dependencies
@@ -177,6 +178,21 @@ class ReactionStatus(msgspec.Struct, frozen=True):
     """Problem of the last run, or reason for `withheld`."""
 
 
+class CertificateStatus(msgspec.Struct, frozen=True):
+    """Certificate of the agent's own files that its sessions need."""
+
+    role: CertificateRole
+    """`leaf`: the agent's own. `intermediate`: sent with it. `authority`: trusted."""
+    subject: str
+    file: str
+    ends_at: float
+    """End of its validity, UNIX time."""
+    condition: Condition = "valid"
+    """`ends-soon`: within 30 days."""
+    problem: str = ""
+    """Why it is not valid now, or when it ends; empty if it is valid."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """Status of the agent."""
 
@@ -202,6 +218,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Directory in which the view is shared with the programs of the host (shared-view.md); empty: it is not shared."""
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
+    certificates: tuple[CertificateStatus, ...] = ()
+    """Certificates whose end ends the sessions of this host, its own one first."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

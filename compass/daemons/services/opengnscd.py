@@ -41,15 +41,14 @@ from compass.daemons.net.inherited import InheritedPorts
 from compass.daemons.net.listen import (
     PeerRoles,
     endpoint,
-    identity_of,
     listen,
     listen_dns,
     listen_local,
     listen_unix,
     networks_of,
-    own_name,
     rules_of,
 )
+from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
@@ -59,7 +58,6 @@ from compass.gateway.host_api.local_peers import LocalPeers
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
-from compass.pki.identity import Identity
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
 from compass.system.systemd import passed_sockets, passed_variables
@@ -102,11 +100,9 @@ class HostService(Service):
         self._reactor = reactor
         self._settings = settings = config.host
         self._dns = config.dns
-        self._identity = identity = identity_of(config.tls)
-        for warning in identity.warnings:
-            self.log.warn("{warning}", warning=warning)
+        self._identity = identity = LiveIdentity(reactor, config.tls, "host")
         self._ports: list[Any] = []
-        self._name = parse_host_name(own_name(identity, config.tls, "host"))
+        self._name = parse_host_name(identity.name)
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
         self._selector = ServerSelector(draw, known.candidates)
@@ -137,8 +133,10 @@ class HostService(Service):
                 trusted_users=TRUSTED_USERS,
                 connections_max=_connections_max(),
                 view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
+                certificates=lambda: identity.certificates,
             )
         )
+        identity.recovered.append(self._agent.components.upstream.retry_now)
         self._service_names: list[SrvLookup] = []
         if known.services:
             lookup = ResolverLookup(_resolver(reactor, settings.resolver))
@@ -150,6 +148,7 @@ class HostService(Service):
     def startService(self) -> None:
         """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
         super().startService()
+        self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
@@ -171,7 +170,9 @@ class HostService(Service):
             check = LocalPeers(AgentCheck(view, self._reactor), self._port_users(AGENT_CONNECTIONS_MAX))
             self._ports.append(listen_local(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
-            tls = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
+            tls = wrap_tls(
+                server_context(self._identity.current), upstream.update_factory(), client=False, own=self._identity
+            )
             table = ConnectionTable(self._reactor, UPDATE, lambda origin: None)
             factory = Gate(self._reactor, tls, table, Balancers(()))
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
@@ -208,6 +209,7 @@ class HostService(Service):
         """Disconnect from the server; all registrations of this host stay."""
         super().stopService()
         self.started.cancel()
+        self._identity.stop()
         for name in self._service_names:
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
@@ -215,7 +217,7 @@ class HostService(Service):
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 
-def dialler(reactor: Any, identity: Identity) -> Dial:
+def dialler(reactor: Any, identity: LiveIdentity) -> Dial:
     """Return a function that makes the endpoint of a server's address."""
 
     def dial(address: ServerAddress) -> IStreamClientEndpoint:
@@ -229,7 +231,7 @@ def dialler(reactor: Any, identity: Identity) -> Dial:
 class _TlsEndpoint:
     """Endpoint of a server whose certificate must contain the name of the address."""
 
-    def __init__(self, reactor: Any, identity: Identity, address: ServerAddress) -> None:
+    def __init__(self, reactor: Any, identity: LiveIdentity, address: ServerAddress) -> None:
         self._reactor = reactor
         self._identity = identity
         self._server = address
@@ -237,12 +239,12 @@ class _TlsEndpoint:
     def connect(self, factory: Any) -> Deferred[Any]:
         server = self._server
         try:
-            context = client_context(self._identity, server.name)
+            context = client_context(self._identity.current(), server.name)
         except ValueError as error:
             # An announcement of an unknown sender may contain a name that no certificate can prove.
             return fail(error)
         where = endpoint(self._reactor, server.address, server.port, CONNECT_SECONDS)
-        connected: Deferred[Any] = where.connect(wrap_tls(context, factory, client=True))
+        connected: Deferred[Any] = where.connect(wrap_tls(context, factory, client=True, own=self._identity))
         return connected.addCallback(lambda tls: tls.wrappedProtocol)
 
 
