@@ -20,7 +20,10 @@ from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identit
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -96,18 +99,12 @@ def _options(
     }
     options = ssl.CertificateOptions(
         **own,
-        trustRoot=ssl.trustRootFromCertificates(
-            [ssl.Certificate(crypto.X509.from_cryptography(one)) for one in identity.authorities]
-        ),
+        trustRoot=TrustRoot(identity.authorities),
         raiseMinimumTo=ssl.TLSVersion.TLSv1_3,
         enableSessionTickets=True,
         acceptableProtocols=list(protocols) or None,
     )
     options.requireCertificate = requires_certificate
-    # Every certificate in `authority` is trusted, also one that is not self-signed: an installation may trust the
-    # issuing authority of a company without all others below the company's root.
-    store = cast(crypto.X509Store, options.getContext().get_cert_store())
-    store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
     return options
 
 
@@ -118,6 +115,31 @@ def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnec
     """
     # The type checker cannot see what zope.interface's decorator declares.
     return cast(IOpenSSLClientConnectionCreator, _ClientContext(_options(identity), server_name.removesuffix(".")))
+
+
+_Authorities: Any = type(ssl.trustRootFromCertificates([]))
+"""Twisted's class of trust roots, which has no public name."""
+
+
+class TrustRoot(_Authorities):  # type: ignore[misc]  # The type checker does not know the class.
+    """Trusted certificates, also those that are not self-signed.
+
+    So an installation may trust the issuing authority of a company without all others below the company's root.
+    """
+
+    def __init__(self, certificates: Sequence[x509.Certificate]) -> None:
+        super().__init__([crypto.X509.from_cryptography(one) for one in certificates])
+        self._certificates = certificates
+
+    def _addCACertsToContext(self, context: SSL.Context) -> None:  # noqa: N802
+        self.add_to(context)
+
+    def add_to(self, context: SSL.Context) -> None:
+        """Trust the certificates in a context."""
+        store = cast(crypto.X509Store, context.get_cert_store())
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        for certificate in self._certificates:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
 
 
 class CertificateEnds:

@@ -12,7 +12,10 @@ from cryptography import x509
 from OpenSSL import SSL
 
 from compass.model.certificates import OwnCertificate, format_time, problems_of
+from compass.model.text import escape_line
 
+NAME_MAX = 200
+"""Characters of a subject in a text: more than any proper one has."""
 NOT_YET_VALID, EXPIRED = 9, 10
 ISSUER_UNKNOWN = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's X509_V_ERR_* numbers (x509_vfy.h), the same in every program that uses it."""
@@ -36,7 +39,8 @@ class TlsFailed(Exception):
 
 def refusal_of(shown: x509.Certificate, error: int, depth: int, peer: str = "the peer") -> str:
     """Return why a certificate of the peer's chain is refused. `error`: the number of OpenSSL; `depth` 0: its own."""
-    subject, issuer = shown.subject.rfc4514_string(), shown.issuer.rfc4514_string()
+    # The peer is not authenticated, so its text is escaped and cut.
+    subject, issuer = (escape_line(one.rfc4514_string(), NAME_MAX) for one in (shown.subject, shown.issuer))
     what = f"the certificate {subject!r} of {peer}" if depth == 0 else f"{subject!r}, above the certificate of {peer},"
     if error == EXPIRED:
         who = "its holder" if depth == 0 else "that authority"

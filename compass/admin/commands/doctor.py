@@ -22,6 +22,7 @@ from compass.model.exit_codes import ExitCode
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status
 from compass.pki.authority import AuthorityError, describe
+from compass.pki.identity import IdentityError, load_identity
 
 EXPIRY_NOTICE = timedelta(days=30)
 """Remaining life of a certificate below which `doctor` recommends a new one."""
@@ -64,6 +65,7 @@ def examine(context: AdminContext) -> Iterator[Check]:
     now = datetime.fromtimestamp(context.machine.now(), UTC)
     yield from _certificate("certificate", settings.identity.certificate, now, "admin")
     yield from _certificate("authority", settings.identity.authority, now, "")
+    yield from _further_certificates(settings, now)
     try:
         context_of(settings.identity)
     except ConnectionFailed as problem:
@@ -109,6 +111,22 @@ def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Ch
         yield Check("role", True, "none in the certificate", "the server's role rules decide")
 
 
+def _further_certificates(settings: Settings, now: datetime) -> Iterator[Check]:
+    """Yield a check of each certificate of the chain that is not the first of its file."""
+    files = settings.identity
+    try:
+        identity = load_identity(files.key, files.certificate, files.authority, now)
+    except IdentityError:
+        return  # The checks of the files say why.
+    first = identity.authorities[0].subject.rfc4514_string()
+    for one in identity.certificates(now)[1:]:
+        if one.role == "authority" and one.subject == first:
+            continue
+        found, _, advice = (one.problem(now.timestamp()) or one.notice(now.timestamp())).partition("; ")
+        valid = f"{one.subject}, until {datetime.fromtimestamp(one.not_after, UTC):%Y-%m-%d}"
+        yield Check(one.role, not one.problem(now.timestamp()), found or valid, advice)
+
+
 def _server(settings: Settings, server: Server) -> Iterator[Check]:
     """Yield the checks of one server, from its name to its status."""
     try:
@@ -123,7 +141,7 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
         yield Check(f"{server} TCP", True, "connected")
         step = "TLS"
         name = settings.identity.server_name or server.host
-        secured = start_tls(plain, context_of(settings.identity), server, name)
+        secured = start_tls(plain, context_of(settings.identity), server, name, settings.identity.authority)
         yield Check(f"{server} TLS", True, f"{secured.version()}, name {name} proven")
         step = "hello"
         with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as session:
