@@ -58,6 +58,8 @@ class LiveIdentity:
         self._signature = self._files()
         self._failed: _Signature = ()
         """State of the files that could not be used at the last look."""
+        self._had_problems = False
+        """A certificate was not valid at the last look."""
         self.identity: Identity = identity_of(settings)
         self.name = own_name(self.identity, settings, role)
         self.recovered: list[Callable[[], None]] = []
@@ -92,11 +94,11 @@ class LiveIdentity:
 
     def look(self) -> None:
         """Use files that have changed, and log dates that are wrong or will be."""
-        had_problems = bool(self.problems())
         changed = self._reread()
         if not changed:
             self.certificates = self.identity.certificates(self._now())
-        problems = self.problems()
+        problems, had_problems = self.problems(), self._had_problems
+        self._had_problems = bool(problems)
         for text in problems:
             self._say(text, PROBLEM_AGAIN_SECONDS)
         for text in notices_of(self.certificates, self._now().timestamp()):

@@ -8,7 +8,7 @@ from compass.gateway.http.openapi import TEXT, Operation
 from compass.model.certificates import Condition
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """Health of a daemon, and availability of what it depends on."""
 
     status: str

@@ -38,6 +38,7 @@ class Told:
         """Requests that the caller may make; None: all."""
         self.is_ready = True
         self.store_answers = True
+        self.certificates = "valid"
         self.deliver: Callable[[FeedEvent], None] = lambda event: None
         self.stopped = Flag()
 
