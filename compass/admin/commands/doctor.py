@@ -18,15 +18,12 @@ from compass.admin.shell.connection import AdminSession, ConnectionFailed, Serve
 from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, AdminContext
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import TableView
+from compass.model.certificates import NOTICE_DAYS
 from compass.model.exit_codes import ExitCode
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status
 from compass.pki.authority import AuthorityError, describe
 from compass.pki.identity import IdentityError, load_identity
-
-EXPIRY_NOTICE = timedelta(days=30)
-"""Remaining life of a certificate below which `doctor` recommends a new one."""
-
 
 class Check(msgspec.Struct, frozen=True):
     """Result of one check. `next`: what to do about it."""
@@ -96,7 +93,7 @@ def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Ch
     elif now >= ends:
         yield Check(what, False, f"{who} expired on {ends:%Y-%m-%d}", "create a new one with 'opengnsadmin tls'")
     else:
-        soon = "create a new one soon" if ends - now < EXPIRY_NOTICE else ""
+        soon = "create a new one soon" if ends - now < timedelta(days=NOTICE_DAYS[0]) else ""
         yield Check(what, True, f"{who}, until {ends:%Y-%m-%d}", soon)
     if role and description["role"] == role:
         yield Check("role", True, role)
