@@ -7,8 +7,8 @@ from pathlib import Path
 
 from compass.agent.hooks.runner import HookRunner
 from compass.agent.local_users import CONNECTIONS_MAX
+from compass.agent.registration.entries import RegistrarDependencies
 from compass.agent.registration.probe_responder import Probe
-from compass.agent.registration.registrar import RegistrarDependencies
 from compass.agent.upstream.connector import Mode
 from compass.model.certificates import OwnCertificate
 

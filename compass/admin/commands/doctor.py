@@ -25,6 +25,7 @@ from compass.model.requests import Status
 from compass.pki.authority import AuthorityError, describe
 from compass.pki.identity import IdentityError, load_identity
 
+
 class Check(msgspec.Struct, frozen=True):
     """Result of one check. `next`: what to do about it."""
 

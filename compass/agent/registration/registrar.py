@@ -14,6 +14,8 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from compass.agent.registration import states
+from compass.agent.registration.entries import Entries, RegistrarDependencies
+from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import (
     Instance,
     JournalWriteFailed,
@@ -24,9 +26,8 @@ from compass.agent.registration.journal import (
     parse_key,
     register_request,
 )
-from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.replica.sync import ReplicaSync
-from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -42,28 +43,22 @@ HOLD_GRACE_SECONDS = 30.0
 Answer = Outcome | Refusal
 
 
-class RegistrarDependencies(UpstreamDependencies, frozen=True, kw_only=True):
-    """Dependencies of a registrar and of the upstream that it uses."""
-
-    now: Callable[[], float]
-    """Wall clock, for epochs."""
-    random: Callable[[], float]
-    """Source of random numbers from 0 to 1."""
-    process_watch: Watcher
-    default_address: str
-    """Address of a listener whose program names none."""
-    zone: str = ""
-
-
 class Registrar:
     """Owner of this host's registrations."""
 
     _log = Logger()
 
     def __init__(
-        self, parts: RegistrarDependencies, journal: RegistrationJournal, server: Upstream, subscriptions: ReplicaSync
+        self,
+        parts: RegistrarDependencies,
+        journal: RegistrationJournal,
+        server: Upstream,
+        subscriptions: ReplicaSync,
+        address: HostAddress,
     ) -> None:
         self._parts = parts
+        self._address = address
+        self._entries = Entries(parts, journal, address)
         self._journal = journal
         self._server = server
         self._subscriptions = subscriptions
@@ -92,6 +87,7 @@ class Registrar:
             except CannotWatch as problem:
                 self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
+        self.address_changed("", self._address.current)
 
     def stop(self) -> None:
         """Stop watching. Nothing is deregistered: the services keep running and stay registered."""
@@ -103,6 +99,7 @@ class Registrar:
 
     def session_settled(self) -> None:
         """Deliver on a new session what is due, and register again what is registered."""
+        self._address.look()
         self._has_session = True
         self._deliver_due()
 
@@ -120,11 +117,12 @@ class Registrar:
         `proven_first` nothing is written to disk before.
         """
         try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
+            key = parse_key(request.service, request.address or self._address.current, request.port)
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
-            entry = self._entry(request, key, old, user)
+            is_held = old is not None and self._is_held(old)
+            entry = self._entries.entry_of(request, key, old, user, is_held=is_held)
             after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
                 self._watch_process(entry)
@@ -144,14 +142,15 @@ class Registrar:
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
-        key = self._key(request)
+        key = self._entries.key_of(request)
         if isinstance(key, Refusal):
             return succeed(key)
-        return self._step(key, states.DeregisterRequested(key, request.epoch, request.credential))
+        epoch = self._entries.epoch_of(request, key)
+        return self._step(key, states.DeregisterRequested(key, epoch, request.credential))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
         """Register a listener of this host again as it is, with another load."""
-        key = self._key(request)
+        key = self._entries.key_of(request)
         if isinstance(key, Refusal):
             return succeed(key)
         if not 0 <= request.load <= 1:
@@ -160,7 +159,7 @@ class Registrar:
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
-        key = self._key(request)
+        key = self._entries.key_of(request)
         if isinstance(key, Refusal):
             return succeed(key)
 
@@ -171,11 +170,15 @@ class Registrar:
 
         return self._server.ask(Drain(*key, request.draining, request.credential)).addCallback(answered)
 
-    def _key(self, request: LocalDeregister | LocalLoad | LocalDrain) -> ListenerKey | Refusal:
-        try:
-            return parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return Refusal(problem.code, str(problem))
+    def address_changed(self, old: str, new: str) -> None:
+        """Move every entry whose program named no address to the host's address."""
+        for entry, moved in self._entries.moves():
+            self._unwatch(entry.key)
+            self._watch_again(moved)
+            self._held = {known: moved.instance if now == entry.instance else now for known, now in self._held.items()}
+            self._asked.discard(entry.instance)
+        if self._has_session:
+            self._deliver_due()
 
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
@@ -183,34 +186,6 @@ class Registrar:
         held = self._held.pop((key, outcome.epoch), None)
         if held is not None:
             self._step(key, states.ConnectionClosed(held[1], "the connection that held it was closed"))
-
-    def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None, user: int) -> Registration:
-        """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
-        started = self._parts.process_watch.start_of(request.pid) if request.pid else ""
-        is_same = (
-            old is not None
-            and old.lives
-            and old.has_credential(request.credential)
-            and (old.pid, old.started, old.hold) == (request.pid, started, request.hold)
-            and (request.pid or request.hold)
-            and not self._is_held(old)
-        )
-        epoch = old.epoch if is_same and old is not None else self._journal.succeed(old, self._parts.now())
-        return Registration(
-            *key,
-            epoch=epoch,
-            credential=request.credential,
-            state="pending",
-            weight=request.weight,
-            metadata=request.metadata,
-            pid=request.pid,
-            started=started,
-            hold=request.hold,
-            zone=request.zone or self._parts.zone,
-            load=request.load,
-            degradation=request.degradation,
-            user=user,
-        )
 
     # Steps and actions ------------------------------------------------------------------------------------
 

@@ -181,6 +181,11 @@ class Upstream:
             self._selector.reset_backoff()
             self._go()
 
+    def address_changed(self, old: str, new: str) -> None:
+        """Leave a session that comes from the old address: its packets may not arrive any more."""
+        if self._session is not None and self._session.local_address == old:
+            self.abandon(f"the address of this host changed from {old} to {new}")
+
     def others(self) -> list[ServerAddress]:
         """Return an address of each server that the session is not with."""
         return self._selector.others(self._used)

@@ -45,6 +45,8 @@ REFRESH_SECONDS_MAX = 86_400.0
 """A host that polls less often than daily has no use for a name service."""
 
 API_PORT = 4866
+AUTO_ADDRESS = "auto"
+"""Value of `address` for the address that this machine has now."""
 NOT_SHARED = "none"
 """Value in place of a directory: the view is not shared."""
 DNS_PORT = 4853
@@ -230,10 +232,10 @@ class HostSettings(msgspec.Struct, frozen=True):
         str,
         about(
             "Address of this host: listeners are registered with it unless they name another, and servers "
-            "connect to it for `update`.",
-            "192.0.2.10",
+            "connect to it for `update`. auto: the address from which this machine reaches its servers, also when it "
+            "changes (DHCP, another network): registrations without an address of their own follow it."
         ),
-    ]
+    ] = AUTO_ADDRESS
     prefer: Annotated[
         Literal["first", "any"],
         about(

@@ -32,7 +32,7 @@ from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
-from compass.daemons.config.sections import NOT_SHARED, HostSettings
+from compass.daemons.config.sections import AUTO_ADDRESS, NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.connection_table import UPDATE, ConnectionTable
@@ -49,6 +49,7 @@ from compass.daemons.net.listen import (
     rules_of,
 )
 from compass.daemons.net.live_identity import LiveIdentity
+from compass.daemons.net.own_address import find_address
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
@@ -67,6 +68,10 @@ CONNECT_SECONDS = 5.0
 """Time limit for connecting to a server; then the next one is tried."""
 RESOLV_CONF = "/etc/resolv.conf"
 """File with the DNS servers of the system (resolv.conf(5))."""
+WILDCARD = "0.0.0.0"
+"""Address in place of an unknown one: it is not a loopback address."""
+LOOPBACK = "127.0.0.1"
+"""Address of this host while there is no network."""
 SOCKET_MODE = 0o666
 """Mode of the socket: every program on the host may ask, as on the loopback port; changes need a credential."""
 
@@ -106,6 +111,8 @@ class HostService(Service):
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
         self._selector = ServerSelector(draw, known.candidates)
+        is_auto = settings.address == AUTO_ADDRESS
+        own = self._find_address() if is_auto else settings.address
         self._agent = Agent(
             AgentDependencies(
                 clock=reactor,
@@ -113,7 +120,8 @@ class HostService(Service):
                 random=draw,
                 state_directory=Path(settings.state_directory),
                 host_name=self._name,
-                default_address=settings.address,
+                default_address=own or LOOPBACK,
+                find_address=self._find_address if is_auto else None,
                 selector=self._selector,
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
@@ -123,7 +131,9 @@ class HostService(Service):
                 refresh_seconds=None if settings.refresh_seconds == "auto" else settings.refresh_seconds,
                 software=SOFTWARE,
                 instance=secrets.token_hex(8),
-                probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,
+                probe=Prober(
+                    reactor, SOFTWARE, networks_of(settings, (self._find_address() if is_auto else settings.address,))
+                ).probe,
                 zone=settings.zone,
                 services=settings.services,
                 view=_view_directory(settings),
@@ -151,6 +161,10 @@ class HostService(Service):
         self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+    def _find_address(self) -> str:
+        """Return the address from which this machine reaches its servers now; empty: there is no network."""
+        return find_address(server.address for server in self._selector.servers)
 
     async def _start(self, settings: HostSettings) -> None:
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
@@ -197,7 +211,8 @@ class HostService(Service):
 
     def _hear_announcements(self, group: str, port: int) -> Any:
         """Listen on the group's own address: datagrams that were sent to this host alone are not announcements."""
-        interface = "" if ":" in self._settings.address else self._settings.address
+        address = self._agent.components.address.current
+        interface = "" if ":" in address else address
         upstream = self._agent.components.upstream
         listening = AnnouncementListener(self._reactor, self._selector, group, interface, upstream)
         try:

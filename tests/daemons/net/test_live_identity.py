@@ -72,9 +72,10 @@ def logged() -> Any:
         if "LiveIdentity" in str(event.get("log_namespace")):
             lines.append(str(event.get("text") or event.get("warning")))
 
-    globalLogPublisher.addObserver(observe)
+    observer: Any = observe
+    globalLogPublisher.addObserver(observer)
     yield lines
-    globalLogPublisher.removeObserver(observe)
+    globalLogPublisher.removeObserver(observer)
 
 
 def test_a_coming_end_is_said_each_day_and_a_wrong_date_each_hour(machine: Machine, logged: list[str]) -> None:
