@@ -185,7 +185,7 @@ class Registrar:
         key = (outcome.service, outcome.address, outcome.port)
         held = self._held.pop((key, outcome.epoch), None)
         if held is not None:
-            self._step(key, states.ConnectionClosed(held[1], "the connection that held it was closed"))
+            self._step(held[0], states.ConnectionClosed(held[1], "the connection that held it was closed"))
 
     # Steps and actions ------------------------------------------------------------------------------------
 
