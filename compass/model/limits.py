@@ -6,6 +6,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from compass.model.time_limits import LOG_WAIT_SECONDS_MAX as LOG_WAIT_SECONDS_MAX
+
 LABEL_MAX = 63
 """Longest label in octets (RFC 1035 section 2.3.4)."""
 HOST_NAME_MAX = 253
@@ -93,8 +95,6 @@ PROBE_ATTEMPTS_MAX = 10
 """Most failed probes before a verdict, for the same reason."""
 RECOVERY_SECONDS_MAX = 60.0
 """Longest pause between two probes of a listener that is down."""
-LOG_WAIT_SECONDS_MAX = 20.0
-"""Longest wait of a read-log for an entry: less than `limits.REPLY_SECONDS` of the wire."""
 INSTEAD_MAX = 8
 """Most servers in place of a drained one, which a goodbye names: more than any deployment has."""
 

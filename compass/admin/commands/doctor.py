@@ -15,13 +15,14 @@ import msgspec
 
 from compass.admin.shell.config import Settings, SettingsProblem
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server, connect_tcp, context_of, start_tls
-from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, AdminContext
+from compass.admin.shell.context import SOFTWARE, AdminContext
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import TableView
 from compass.model.certificates import NOTICE_DAYS
 from compass.model.exit_codes import ExitCode
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status
+from compass.model.time_limits import ADMIN_CONNECT_SECONDS
 from compass.pki.authority import AuthorityError, describe
 from compass.pki.identity import IdentityError, load_identity
 
@@ -135,14 +136,14 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
     yield Check(f"{server} name", True, " ".join(sorted({str(entry[4][0]) for entry in found})))
     step = "TCP"
     try:
-        plain = connect_tcp(server, CONNECT_SECONDS)
+        plain = connect_tcp(server, ADMIN_CONNECT_SECONDS)
         yield Check(f"{server} TCP", True, "connected")
         step = "TLS"
         name = settings.identity.server_name or server.host
         secured = start_tls(plain, context_of(settings.identity), server, name, settings.identity.authority)
         yield Check(f"{server} TLS", True, f"{secured.version()}, name {name} proven")
         step = "hello"
-        with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as session:
+        with AdminSession(secured, server, SOFTWARE, ADMIN_CONNECT_SECONDS) as session:
             software = session.welcome.software or "OpenGNSP"
             yield Check(f"{server} hello", True, f"{software}, protocol version {session.welcome.version}")
             step = "status"

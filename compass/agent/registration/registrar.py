@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
@@ -28,6 +29,7 @@ from compass.agent.registration.journal import (
 )
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.replica.sync import ReplicaSync
+from compass.agent.upstream.answer_soon import answer_soon
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -70,6 +72,8 @@ class Registrar:
         """Instance as its open connection knows it -> instance now; they differ after a renewal."""
         self._asked: set[Instance] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
+        self._late: set[Instance] = set()
+        """Instances whose program has got `pending` although a server was asked and has not answered yet."""
         self._has_session = False
 
     # Lifecycle --------------------------------------------------------------------------------------------
@@ -138,7 +142,7 @@ class Registrar:
             if old is not None:
                 self._watch_again(old)
             return succeed(Refusal("store-unavailable", f"{problem}; the daemon's directory must be writable"))
-        return self._carry_out(key, after, actions)
+        return self._soon(key, self._carry_out(key, after, actions))
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
@@ -146,7 +150,7 @@ class Registrar:
         if isinstance(key, Refusal):
             return succeed(key)
         epoch = self._entries.epoch_of(request, key)
-        return self._step(key, states.DeregisterRequested(key, epoch, request.credential))
+        return self._soon(key, self._step(key, states.DeregisterRequested(key, epoch, request.credential)))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
         """Register a listener of this host again as it is, with another load."""
@@ -155,7 +159,7 @@ class Registrar:
             return succeed(key)
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
-        return self._step(key, states.LoadRequested(key, request.load, request.credential))
+        return self._soon(key, self._step(key, states.LoadRequested(key, request.load, request.credential)))
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
@@ -179,6 +183,20 @@ class Registrar:
             self._asked.discard(entry.instance)
         if self._has_session:
             self._deliver_due()
+
+    def _soon(self, key: ListenerKey, answer: Deferred[Answer]) -> Deferred[Answer]:
+        """Answer `pending` in time if the journal has the request, whatever the server does."""
+        entry = self._journal.get(key)
+        if answer.called or entry is None or entry.instance not in self._asked:
+            return answer
+
+        def late() -> Answer:
+            self._late.add(entry.instance)
+            return outcome_of(entry, "pending")
+
+        soon = answer_soon(self._parts.clock, answer, late)
+        answer.addCallback(lambda _: self._late.discard(entry.instance))
+        return soon
 
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
@@ -252,6 +270,8 @@ class Registrar:
 
     def _registered(self, reply: Reply, attempt: states.Attempt) -> Answer | Deferred[Answer]:
         entry = attempt.entry
+        if entry.instance in self._late:
+            attempt = msgspec.structs.replace(attempt, is_late=True)
         if isinstance(reply, Registered):
             self._backoff.reset()
             self._step(entry.key, states.Registered(entry.epoch))

@@ -35,7 +35,9 @@ class Attempt(msgspec.Struct, frozen=True):
     entry: Registration
     """Entry as it was sent."""
     first: bool = False
-    """A program waits for the answer."""
+    """A program waits for the answer, or has waited for it."""
+    is_late: bool = False
+    """The program has got `pending` meanwhile, with `first`: a refusal is kept to be shown."""
     replaced: Registration | None = None
     """Entry to restore if a server refuses this one, with `first`."""
     renewed: bool = False
@@ -335,9 +337,9 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
     if is_behind and attempt.entry.state == "pending" and not attempt.renewed:
         return entry, (Renew(attempt, refusal.epoch),)
     release = (Unwatch(), Release(entry.epoch))
-    if attempt.first and attempt.replaced is not None:
+    if attempt.first and not attempt.is_late and attempt.replaced is not None:
         return attempt.replaced, (*release, Watch(), Refuse(refusal))
-    if attempt.first:
+    if attempt.first and not attempt.is_late:
         return None, (*release, Refuse(refusal))
     lost = Log("warn", f"{format_key(entry.key)} is not registered any more: {refusal.message}")
     if refusal.code in _REPLACED:

@@ -34,9 +34,8 @@ from compass.model.host_api import (
     Resolved,
 )
 from compass.model.replies import Dependencies
+from compass.model.time_limits import ANSWER_SECONDS as ANSWER_SECONDS
 
-ANSWER_SECONDS = 30.0
-"""Time limit for one answer: longer than the daemon itself waits for a server."""
 SILENCE_SECONDS = 45.0
 """Seconds without an event or a heartbeat after which a watch is dead: three of the daemon's heartbeats."""
 

@@ -30,11 +30,10 @@ from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
+from compass.model.time_limits import REPORT_SECONDS as REPORT_SECONDS
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
-REPORT_SECONDS = 5.0
-"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
 UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
 """Codes of refused deregistrations and reports that mean that the listener is already out of use."""
 

@@ -20,6 +20,7 @@ from compass.daemons.config.bounds import (
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
 from compass.model.names import SERVER_PORT
+from compass.model.time_limits import STORE_WAIT_SECONDS_MAX as STORE_WAIT_SECONDS_MAX
 from compass.server.commit.log_trimmer import LogBounds
 from compass.server.sessions.rate_limit import (
     CREDENTIAL_CHANGES_BURST_MAX,
@@ -34,8 +35,7 @@ KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
 STORE_WAIT_SECONDS_MIN = 0.1
 """A shorter wait would refuse what a busy disk accepts a moment later."""
-STORE_WAIT_SECONDS_MAX = 20.0
-"""A client gives up after 30 s (opengnsp.md, "Timers") and must receive the refusal before."""
+
 WORKERS_MAX = 64
 """Each worker keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a
 slip."""
