@@ -92,6 +92,7 @@ class Planner:
             (self.rotate, 2),
             (self.topology, 3),
             (self.old_client, 2),
+            (self.expire, 2),
         ]
 
     def choose(self, steps: int) -> Iterable[Action]:
@@ -206,6 +207,11 @@ class Planner:
 
     def old_client(self) -> dict[str, str]:
         return {"server": self.random.choice(self.servers), "say": self.random.choice(["push", "request", "nothing"])}
+
+    def expire(self) -> dict[str, str]:
+        machine = self.random.choice([*self.hosts, *self.servers])
+        restarted = self.random.choice(["yes", "no"])
+        return {"machine": machine, "restarted": restarted, "for": self._seconds(0.5, 6.0)}
 
     def _host(self) -> str:
         return self.random.choice(self.hosts)

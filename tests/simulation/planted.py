@@ -1,4 +1,4 @@
-"""Four bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+"""Five bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
 
 They exist here only; `compass` has no switch for them.
 """
@@ -11,8 +11,10 @@ from typing import Any, cast
 
 import msgspec
 
+from compass.agent.agent import Agent
 from compass.agent.changes import Changes
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.certificates import problems_of
 from compass.model.rows import Listener, Snapshot
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
@@ -116,9 +118,24 @@ def suspicion_kept_as_truth() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def date_as_configuration() -> Iterator[None]:
+    """A host does not start with a certificate that is not valid now, and no program starts it again."""
+    start = Agent.start
+
+    def start_if_valid(self: Any) -> None:
+        parts = self._dependencies
+        if not problems_of(parts.certificates(), parts.now()):
+            start(self)
+
+    with _replaced(Agent, "start", start_if_valid):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "reply-before-commit": reply_before_commit,
     "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
     "empty-list-during-start": empty_list_during_start,
     "suspicion-kept-as-truth": suspicion_kept_as_truth,
+    "date-as-configuration": date_as_configuration,
 }
