@@ -51,6 +51,7 @@ class Agent:
         """
         its = self.components
         its.address.stop()
+        its.own_probes.stop()
         its.registrar.stop()
         its.sync.stop()
         its.asked.stop()

@@ -8,6 +8,7 @@ from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
 from compass.agent.local_users import LocalUsers
 from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import RegistrationJournal
+from compass.agent.registration.own_probe import OwnProbes
 from compass.agent.registration.probe_responder import ProbeResponder
 from compass.agent.registration.registrar import Registrar
 from compass.agent.replica.change_feed import ChangeFeed
@@ -52,6 +53,8 @@ class Components:
         self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, settings)
         self.asked = AskedServices(clock, self.upstream, self.sync, parts.trusted_users)
         self.registrar = Registrar(parts, self.journal, self.upstream, self.sync, address)
+        self.own_probes = OwnProbes(clock, self.journal, self.replica, parts.own_probe)
+        self.registrar.on_registered = self.own_probes.registered
         address.follow(self.upstream)
         address.follow(self.registrar)
         relay = ReportRelay(parts, self.upstream)

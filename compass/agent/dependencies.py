@@ -43,5 +43,7 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Users of this machine without limits of their own: root, and the daemon's."""
     connections_max: int = CONNECTIONS_MAX
     """Connections of local programs at once."""
+    own_probe: Probe | None = None
+    """Probe of the listeners that are registered here; without it they are not tried."""
     certificates: Callable[[], Sequence[OwnCertificate]] = tuple
     """Function that returns the certificates whose end ends this host's sessions."""

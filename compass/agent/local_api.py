@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.states import TRANSIENT
+from compass.agent.registration.journal import Registration
 from compass.agent.replica.change_feed import Deliver
 from compass.model.certificates import condition_of, problems_of, seconds_left
 from compass.model.host_api import (
@@ -135,7 +136,7 @@ class LocalApi:
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
-            registrations=msgspec.convert(its.journal.all(), tuple[RegistrationStatus, ...], from_attributes=True),
+            registrations=tuple(map(self._registration, its.journal.all())),
             problem=upstream.problem,
             zone=parts.zone,
             servers=upstream.servers(),
@@ -143,6 +144,11 @@ class LocalApi:
             reactions=parts.reactions.status() if parts.reactions is not None else (),
             certificates=self._certificates(),
         )
+
+    def _registration(self, entry: Registration) -> RegistrationStatus:
+        status = msgspec.convert(entry, RegistrationStatus, from_attributes=True)
+        problem = entry.problem or self._components.own_probes.problem(entry)
+        return msgspec.structs.replace(status, problem=problem)
 
     def _certificates(self) -> tuple[CertificateStatus, ...]:
         now = self._parts.now()

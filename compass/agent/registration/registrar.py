@@ -74,6 +74,8 @@ class Registrar:
         """Instances that a server has answered for, or is being asked for, on this session."""
         self._late: set[Instance] = set()
         """Instances whose program has got `pending` although a server was asked and has not answered yet."""
+        self.on_registered: Callable[[Registration], None] = lambda entry: None
+        """Function that gets each entry that a server has registered."""
         self._has_session = False
 
     # Lifecycle --------------------------------------------------------------------------------------------
@@ -276,6 +278,7 @@ class Registrar:
             self._backoff.reset()
             self._step(entry.key, states.Registered(entry.epoch))
             self._watch_for(entry.service)
+            self.on_registered(entry)
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
         if refusal.code in states.TRANSIENT:

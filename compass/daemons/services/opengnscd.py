@@ -113,6 +113,7 @@ class HostService(Service):
         self._selector = ServerSelector(draw, known.candidates)
         is_auto = settings.address == AUTO_ADDRESS
         own = self._find_address() if is_auto else settings.address
+        prober = Prober(reactor, SOFTWARE, networks_of(settings, (own or WILDCARD,)))
         self._agent = Agent(
             AgentDependencies(
                 clock=reactor,
