@@ -48,13 +48,14 @@ class Components:
             readers.append(parts.reactions)
         responder = ProbeResponder(self.replica, parts.probe, self.upstream) if parts.probe else None
         self.changes = Changes(clock, self.view, readers, self.cache, self.feed, responder)
-        self.address = address = HostAddress(clock, parts.default_address, parts.find_address)
+        self.address = address = HostAddress(parts)
         settings = _sync_settings(parts, address)
         self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, settings)
         self.asked = AskedServices(clock, self.upstream, self.sync, parts.trusted_users)
         self.registrar = Registrar(parts, self.journal, self.upstream, self.sync, address)
         self.own_probes = OwnProbes(clock, self.journal, self.replica, parts.own_probe)
-        self.registrar.on_registered = self.own_probes.registered
+        if parts.own_probe is not None:
+            self.registrar.on_registered = self.own_probes.registered
         address.follow(self.upstream)
         address.follow(self.registrar)
         relay = ReportRelay(parts, self.upstream)

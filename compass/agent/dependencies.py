@@ -10,7 +10,7 @@ from compass.agent.local_users import CONNECTIONS_MAX
 from compass.agent.registration.entries import RegistrarDependencies
 from compass.agent.registration.probe_responder import Probe
 from compass.agent.upstream.connector import Mode
-from compass.model.certificates import OwnCertificate
+from compass.model.rules.certificates import OwnCertificate
 
 SOFTWARE = "opengnscd"
 REFRESH_SECONDS: dict[Mode, float] = {"keep": 3600.0, "short": 300.0}

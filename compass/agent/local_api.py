@@ -14,7 +14,6 @@ from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.states import TRANSIENT
 from compass.agent.registration.journal import Registration
 from compass.agent.replica.change_feed import Deliver
-from compass.model.certificates import condition_of, problems_of, seconds_left
 from compass.model.host_api import (
     CertificateStatus,
     HostStatus,
@@ -30,6 +29,7 @@ from compass.model.host_api import (
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
 from compass.model.requests import Pull
+from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.system.peer_credentials import UNKNOWN_USER
 
 

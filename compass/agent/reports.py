@@ -24,11 +24,11 @@ from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalReport, Outcome
+from compass.model.limits import PENDING_SECONDS
 from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Listener, ListenerKey
-from compass.model.time_limits import PENDING_SECONDS
 from compass.system.timers import Timers
 
 CHECK_PATIENCE_SECONDS = 0.04

@@ -34,8 +34,8 @@ from compass.daemons.process.start import (
     forbid_core_files,
     why_not,
 )
-from compass.model.certificates import notices_of, problems_of
 from compass.model.interfaces import StoreUnavailable
+from compass.model.rules.certificates import notices_of, problems_of
 from compass.model.text import escape
 from compass.pki.identity import Identity, IdentityError
 from compass.system.command_line import CheckedCommand, print_text

@@ -11,7 +11,6 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from compass.model.certificates import CertificateRole, Condition
 from compass.model.limits import EPOCH_MAX, PORT_MAX, WEIGHT_MAX, Share, between
 from compass.model.names import Address, Detail, Metadata, OptionalAddress, OptionalLabel, OptionalServiceId, ServiceId
 from compass.model.replies import Dependencies
@@ -176,6 +175,13 @@ class ReactionStatus(msgspec.Struct, frozen=True):
     """Seconds since the last run ended; negative: there was none."""
     problem: str = ""
     """Problem of the last run, or reason for `withheld`."""
+
+
+CertificateRole: TypeAlias = Literal["leaf", "intermediate", "authority"]
+"""leaf: the daemon's own certificate. intermediate: one that is sent with it. authority: one that is trusted."""
+Condition: TypeAlias = Literal["valid", "ends-soon", "invalid"]
+"""Condition of a certificate. ends-soon: within 30 days. invalid: expired, or not valid yet by the machine's clock."""
+WORST_FIRST: tuple[Condition, ...] = ("invalid", "ends-soon", "valid")
 
 
 class CertificateStatus(msgspec.Struct, frozen=True):

@@ -14,7 +14,8 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
-from compass.model.certificates import CertificateRole, OwnCertificate
+from compass.model.host_api import CertificateRole
+from compass.model.rules.certificates import OwnCertificate
 from compass.pki.authority import ROLES, attributes_of
 
 CHAIN_MAX = 1_000

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from compass.model.certificates import OwnCertificate
+from compass.model.rules.certificates import OwnCertificate
 from compass.model.text import is_printable_line
 from compass.pki.authority import ROLES, Role, attributes_of
 from compass.pki.chain import CHAIN_MAX, Chain, leftovers, order, own_certificates

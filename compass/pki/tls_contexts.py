@@ -8,7 +8,7 @@ was not issued by a trusted authority; a client also refuses a server that canno
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -37,8 +37,15 @@ PEERS_KEPT_MAX = 20_000
 AUTHORITIES_KEPT_MAX = 100
 """Authorities and intermediates whose ends are kept: an installation has one to three."""
 
-IdentitySource: TypeAlias = Identity | Callable[[], Identity]
-"""Identity, or a function that returns the current one: its files may be replaced while a port is open."""
+
+class IdentityHolder(Protocol):
+    """Holder of an identity whose files may be replaced while a port is open."""
+
+    def current(self) -> Identity:
+        """Return the identity for a new connection."""
+
+
+IdentitySource: TypeAlias = Identity | IdentityHolder
 
 
 class NameNotProven(Exception):
@@ -66,25 +73,13 @@ class SecuredTransport(Protocol):
 
 def server_context(identity: IdentitySource) -> IOpenSSLServerConnectionCreator:
     """Return the context of a server, which requires a client certificate of a trusted authority."""
-    return _server_context(identity, _options)
+    return cast(IOpenSSLServerConnectionCreator, _ServerContext(identity, for_browsers=False))
 
 
 def https_context(identity: IdentitySource) -> IOpenSSLServerConnectionCreator:
     """Return the context of a server for browsers and tools. A client without a certificate is admitted and may
     authenticate by a token; a client with an untrusted certificate is refused."""
-    return _server_context(identity, _https_options)
-
-
-def _server_context(
-    identity: IdentitySource, options_of: Callable[[Identity], ssl.CertificateOptions]
-) -> IOpenSSLServerConnectionCreator:
-    # The type checker cannot see what zope.interface's decorator declares.
-    return cast(IOpenSSLServerConnectionCreator, _ServerContext(identity, options_of))
-
-
-def _https_options(identity: Identity) -> ssl.CertificateOptions:
-    # CertificateOptions does not accept `requireCertificate` together with a trust root.
-    return _options(identity, [b"http/1.1"], requires_certificate=False)
+    return cast(IOpenSSLServerConnectionCreator, _ServerContext(identity, for_browsers=True))
 
 
 def _options(
@@ -104,6 +99,7 @@ def _options(
         enableSessionTickets=True,
         acceptableProtocols=list(protocols) or None,
     )
+    # CertificateOptions does not accept this argument together with a trust root.
     options.requireCertificate = requires_certificate
     return options
 
@@ -213,18 +209,23 @@ def addresses_of(transport: SecuredTransport) -> tuple[str, ...]:
 class _ServerContext:
     """Server context with the current identity: connections that begin after a replacement get the new certificate."""
 
-    def __init__(self, identity: IdentitySource, options_of: Callable[[Identity], ssl.CertificateOptions]) -> None:
+    def __init__(self, identity: IdentitySource, *, for_browsers: bool) -> None:
         self._source = identity
-        self._options_of = options_of
-        self._used, self._options = self._made()
+        self._for_browsers = for_browsers
+        self._used = self._current()
+        self._options = self._made(self._used)
 
-    def _made(self) -> tuple[Identity, ssl.CertificateOptions]:
-        identity = self._source if isinstance(self._source, Identity) else self._source()
-        return identity, self._options_of(identity)
+    def _current(self) -> Identity:
+        return self._source if isinstance(self._source, Identity) else self._source.current()
+
+    def _made(self, identity: Identity) -> ssl.CertificateOptions:
+        protocols = [b"http/1.1"] if self._for_browsers else []
+        return _options(identity, protocols, requires_certificate=not self._for_browsers)
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
-        if not isinstance(self._source, Identity) and self._source() is not self._used:
-            self._used, self._options = self._made()
+        current = self._current()
+        if current is not self._used:
+            self._used, self._options = current, self._made(current)
         connection = self._options.serverConnectionForTLS(tlsProtocol)
         protocol_reference = weakref.ref(tlsProtocol)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from cryptography import x509
 from OpenSSL import SSL
 
-from compass.model.certificates import OwnCertificate, format_time, problems_of
+from compass.model.rules.certificates import OwnCertificate, format_time, problems_of
 from compass.model.text import escape_line
 
 NAME_MAX = 200

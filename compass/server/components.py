@@ -8,9 +8,9 @@ import msgspec
 from twisted.internet.defer import Deferred
 
 from compass.model.catalogue.catalogue import catalogue_of
-from compass.model.certificates import OwnCertificate
 from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
+from compass.model.rules.certificates import OwnCertificate
 from compass.server.alerts.certificates import CertificateAlerts
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.alerts.refused_hosts import RefusedHosts
@@ -114,7 +114,7 @@ class Components:
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
         self.alerts = AlertNotifier(notifying, given.ways)
         self.refused_hosts = RefusedHosts(base.name, clock, committer)
-        self.certificates = CertificateAlerts(base.name, clock, given.now, given.certificates, committer)
+        self.certificates = CertificateAlerts(base.name, given, committer)
         sources = StatusSources(committer, publisher, cluster, detector.local_health, base.connections, base.drain)
         self.status = StatusReporter(identity, sources)
         self.membership = Membership(clock, servers, cluster, self.status, publisher)

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from msgspec import Struct
 from twisted.internet.defer import Deferred, succeed
 
-from compass.model.certificates import Condition, condition_of, problems_of, seconds_left
+from compass.model.host_api import Condition
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import ReadLog, Request, Status
+from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.model.rules.draft import Principal
 from compass.server.components import ServerDependencies
 from compass.server.metrics import ServerMetrics, loaded_metrics, session_metrics

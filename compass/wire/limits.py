@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from compass.model.limits import GREETING_SECONDS as GREETING_SECONDS
 from compass.model.limits import INSTEAD_MAX as INSTEAD_MAX
 from compass.model.limits import LOG_WAIT_SECONDS_MAX as LOG_WAIT_SECONDS_MAX
-from compass.model.time_limits import GREETING_SECONDS as GREETING_SECONDS
-from compass.model.time_limits import REPLY_SECONDS as REPLY_SECONDS
+from compass.model.limits import REPLY_SECONDS as REPLY_SECONDS
 
 VERSIONS: tuple[int, ...] = (1,)
 """Protocol versions of this program, best last."""

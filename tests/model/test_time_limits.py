@@ -21,7 +21,7 @@ from compass.daemons.config import sections
 from compass.daemons.net import gate
 from compass.gateway.http import sse
 from compass.model import limits as of_the_domain
-from compass.model import time_limits
+from compass.model import limits as time_limits
 from compass.server.alerts import notifier
 from compass.server.commit import store_access
 from compass.wire import limits

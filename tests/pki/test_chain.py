@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.model.certificates import condition_of, notices_of, problems_of, seconds_left
+from compass.model.rules.certificates import condition_of, notices_of, problems_of, seconds_left
 from compass.pki import chain
 from compass.pki.identity import Identity, IdentityError, load_identity
 from compass.pki.tls_contexts import client_context, server_context

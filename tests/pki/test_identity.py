@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa
 
-from compass.model.certificates import format_time, notices_of, problems_of
+from compass.model.rules.certificates import format_time, notices_of, problems_of
 from compass.pki.authority import create_authority, issue, write_credentials
 from compass.pki.identity import IdentityError, load_identity
 from tests.pki.conftest import AUTHORITY, NOW, identity

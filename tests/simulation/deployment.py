@@ -18,13 +18,13 @@ from typing import Any, cast
 from twisted.logger import LogLevel, globalLogPublisher
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
-from compass.model.certificates import OwnCertificate
 from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport, Outcome
 from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
 from compass.model.rows import Category, Dependency, Row, Service, key_of
+from compass.model.rules.certificates import OwnCertificate
 from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,

@@ -14,8 +14,8 @@ import msgspec
 from compass.agent.agent import Agent
 from compass.agent.changes import Changes
 from compass.model.catalogue.catalogue import Catalogue
-from compass.model.certificates import problems_of
 from compass.model.rows import Listener, Snapshot
+from compass.model.rules.certificates import problems_of
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
 from compass.server.push import snapshot_cache

@@ -11,9 +11,9 @@ from compass.admin.shell.context import SOFTWARE, AdminContext
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode
+from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.replies import CatalogueDigest, Refusal
 from compass.model.requests import Digest
-from compass.model.time_limits import ADMIN_CONNECT_SECONDS
 
 
 def digest_command(group: click.Group) -> None:

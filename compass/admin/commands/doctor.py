@@ -18,11 +18,11 @@ from compass.admin.shell.connection import AdminSession, ConnectionFailed, Serve
 from compass.admin.shell.context import SOFTWARE, AdminContext
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import TableView
-from compass.model.certificates import NOTICE_DAYS
 from compass.model.exit_codes import ExitCode
+from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status
-from compass.model.time_limits import ADMIN_CONNECT_SECONDS
+from compass.model.rules.certificates import NOTICE_DAYS
 from compass.pki.authority import AuthorityError, describe
 from compass.pki.identity import IdentityError, load_identity
 

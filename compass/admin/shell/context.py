@@ -27,12 +27,12 @@ from compass.admin.shell.formats import TimeFormat, as_json
 from compass.admin.shell.seen_revisions import SeenRevisions
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
+from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.names import InvalidName
 from compass.model.replies import Code, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Pull, Request
 from compass.model.rows import Row
 from compass.model.text import escape, escape_line
-from compass.model.time_limits import ADMIN_CONNECT_SECONDS
 from compass.system.command_line import print_text
 from compass.system.files import replacing
 

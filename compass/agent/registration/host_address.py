@@ -25,17 +25,33 @@ class Follower(Protocol):
         """Handle a change while the agent runs."""
 
 
+class AddressDependencies(Protocol):
+    """Part of the agent's dependencies that says the address."""
+
+    @property
+    def clock(self) -> Clock:
+        """Clock of the timers."""
+
+    @property
+    def default_address(self) -> str:
+        """Configured address, or the one to begin with."""
+
+    @property
+    def find_address(self) -> Callable[[], str] | None:
+        """Function that returns the current address, or an empty string if there is no network; None: the configured
+        one stays."""
+
+
 class HostAddress:
     """Current address of this host."""
 
     _log = Logger()
 
-    def __init__(self, clock: Clock, configured: str, find: Callable[[], str] | None) -> None:
-        """`find` returns the current address, or an empty string if there is no network; None: the configured stays."""
-        self._timers = Timers(clock)
-        self._find = find
+    def __init__(self, parts: AddressDependencies) -> None:
+        self._timers = Timers(parts.clock)
+        self._find = find = parts.find_address
         self._followers: list[Follower] = []
-        self.current = (find() if find is not None else "") or configured
+        self.current = (find() if find is not None else "") or parts.default_address
         """Current address; the last one while there is no network."""
 
     def follow(self, follower: Follower) -> None:

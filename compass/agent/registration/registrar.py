@@ -74,7 +74,7 @@ class Registrar:
         """Instances that a server has answered for, or is being asked for, on this session."""
         self._late: set[Instance] = set()
         """Instances whose program has got `pending` although a server was asked and has not answered yet."""
-        self.on_registered: Callable[[Registration], None] = lambda entry: None
+        self.on_registered: Callable[[Registration], None] | None = None
         """Function that gets each entry that a server has registered."""
         self._has_session = False
 
@@ -278,7 +278,8 @@ class Registrar:
             self._backoff.reset()
             self._step(entry.key, states.Registered(entry.epoch))
             self._watch_for(entry.service)
-            self.on_registered(entry)
+            if self.on_registered is not None:
+                self.on_registered(entry)
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
         if refusal.code in states.TRANSIENT:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from twisted.internet.defer import Deferred
 
 from compass.model.interfaces import Clock
-from compass.model.time_limits import PENDING_SECONDS
+from compass.model.limits import PENDING_SECONDS
 
 T = TypeVar("T")
 

@@ -8,9 +8,9 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from compass.model.interfaces import Clock, Timer
+from compass.model.limits import ASK_PATIENCE_SECONDS as ASK_PATIENCE_SECONDS
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
-from compass.model.time_limits import ASK_PATIENCE_SECONDS as ASK_PATIENCE_SECONDS
 
 WAITING_MAX = 1024
 """Requests that wait for a session; more are refused as busy."""

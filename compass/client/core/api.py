@@ -33,8 +33,8 @@ from compass.model.host_api import (
     Outcome,
     Resolved,
 )
+from compass.model.limits import ANSWER_SECONDS as ANSWER_SECONDS
 from compass.model.replies import Dependencies
-from compass.model.time_limits import ANSWER_SECONDS as ANSWER_SECONDS
 
 SILENCE_SECONDS = 45.0
 """Seconds without an event or a heartbeat after which a watch is dead: three of the daemon's heartbeats."""

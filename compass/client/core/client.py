@@ -26,11 +26,11 @@ from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.limits import REPORT_SECONDS as REPORT_SECONDS
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
-from compass.model.time_limits import REPORT_SECONDS as REPORT_SECONDS
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""

@@ -19,8 +19,8 @@ from compass.daemons.config.bounds import (
 )
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
+from compass.model.limits import STORE_WAIT_SECONDS_MAX as STORE_WAIT_SECONDS_MAX
 from compass.model.names import SERVER_PORT
-from compass.model.time_limits import STORE_WAIT_SECONDS_MAX as STORE_WAIT_SECONDS_MAX
 from compass.server.commit.log_trimmer import LogBounds
 from compass.server.sessions.rate_limit import (
     CREDENTIAL_CHANGES_BURST_MAX,

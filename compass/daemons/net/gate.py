@@ -20,7 +20,7 @@ from compass.daemons.net.minute_log import MinuteLog
 from compass.daemons.net.proxy_protocol import Balancers, InvalidHeader, read_header
 from compass.daemons.net.transport import TlsFactory
 from compass.model.interfaces import Clock, Timer
-from compass.model.time_limits import TURN_SECONDS as TURN_SECONDS
+from compass.model.limits import TURN_SECONDS as TURN_SECONDS
 
 BEGIN_SECONDS = 5.0
 """Seconds from a connection to the beginning of its TLS handshake, which a client sends at once: two packets may be

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from compass.daemons.config.sections import TlsSettings
 from compass.daemons.net.listen import identity_of, own_name
-from compass.model.certificates import OwnCertificate, notices_of, problems_of
 from compass.model.interfaces import Clock
+from compass.model.rules.certificates import OwnCertificate, notices_of, problems_of
 from compass.pki.identity import Identity, IdentityError
 from compass.pki.tls_errors import explain_alert
 from compass.system.timers import Timers
@@ -42,7 +42,6 @@ class LiveIdentity:
         clock: Clock,
         settings: TlsSettings,
         role: str,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         logs: bool = True,
     ) -> None:
@@ -50,7 +49,6 @@ class LiveIdentity:
         self._clock = clock
         self._settings = settings
         self._role = role
-        self._now = now
         self._logs = logs
         self._timers = Timers(clock)
         self._said: dict[str, float] = {}
@@ -64,7 +62,11 @@ class LiveIdentity:
         self.name = own_name(self.identity, settings, role)
         self.recovered: list[Callable[[], None]] = []
         """Functions to call when connections may succeed again: new files are used, or the dates have become right."""
-        self.certificates: tuple[OwnCertificate, ...] = self.identity.certificates(now())
+        self.certificates: tuple[OwnCertificate, ...] = self.identity.certificates(self.now())
+
+    def now(self) -> datetime:
+        """Return the time by the clock of the machine."""
+        return datetime.now(UTC)
 
     def current(self) -> Identity:
         """Return the identity for a new connection."""
@@ -82,11 +84,11 @@ class LiveIdentity:
 
     def problems(self) -> tuple[str, ...]:
         """Return a sentence for each certificate that is not valid now."""
-        return problems_of(self.certificates, self._now().timestamp())
+        return problems_of(self.certificates, self.now().timestamp())
 
     def refused(self, alert: str) -> str:
         """Return what a peer's alert says about the own certificates; a newer file is used for the next connection."""
-        text = explain_alert(alert, self.certificates, self._now().timestamp())
+        text = explain_alert(alert, self.certificates, self.now().timestamp())
         if not self._reread():
             return text
         self._timers.start("recovered", 0.0, self._recover)
@@ -96,12 +98,12 @@ class LiveIdentity:
         """Use files that have changed, and log dates that are wrong or will be."""
         changed = self._reread()
         if not changed:
-            self.certificates = self.identity.certificates(self._now())
+            self.certificates = self.identity.certificates(self.now())
         problems, had_problems = self.problems(), self._had_problems
         self._had_problems = bool(problems)
         for text in problems:
             self._say(text, PROBLEM_AGAIN_SECONDS)
-        for text in notices_of(self.certificates, self._now().timestamp()):
+        for text in notices_of(self.certificates, self.now().timestamp()):
             self._say(text, NOTICE_AGAIN_SECONDS, key=text.partition(" expires in ")[0])
         if had_problems and not problems:
             self._info("all certificates of this daemon are valid now")
@@ -130,7 +132,7 @@ class LiveIdentity:
             name = own_name(identity, self._settings, self._role)
             if name != self.name:
                 raise IdentityError([f"{self._settings.certificate} is for {name!r}, this daemon is {self.name!r}"])
-            time = self._now()
+            time = self.now()
             problems = problems_of(identity.certificates(time), time.timestamp())
             if problems and not self.problems():
                 raise IdentityError(problems)
@@ -141,7 +143,7 @@ class LiveIdentity:
             self._failed = found
             return False
         self.identity, self._signature, self._failed = identity, found, ()
-        self.certificates = identity.certificates(self._now())
+        self.certificates = identity.certificates(self.now())
         self._info(f"{self._settings.certificate} was replaced: new connections use it")
         for warning in identity.warnings:
             self._say(warning, PROBLEM_AGAIN_SECONDS)

@@ -8,7 +8,6 @@ whole frames, and writes one change to thousands of sessions: each session's tur
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
@@ -171,7 +170,7 @@ class TlsConnection(TLSMemoryBIOProtocol):
         if self._place is not None:
             self._place.closed(complete=self._is_complete)
         if self.wrappedProtocol is not None:
-            self.wrappedProtocol = cast(Any, _Ending(self.wrappedProtocol, self.explain))
+            self.wrappedProtocol = cast(Any, _Ending(self.wrappedProtocol, self))
         super().connectionLost(reason)
 
     def explain(self, reason: Failure) -> Failure:
@@ -222,12 +221,12 @@ class TlsConnection(TLSMemoryBIOProtocol):
 class _Ending:
     """Stand-in for the inner protocol at the end of a connection: it puts the reason into words."""
 
-    def __init__(self, inner: Any, explain: Callable[[Failure], Failure]) -> None:
+    def __init__(self, inner: Any, tls: TlsConnection) -> None:
         self._inner = inner
-        self._explain = explain
+        self._tls = tls
 
     def connectionLost(self, reason: Failure) -> None:
-        self._inner.connectionLost(self._explain(reason))
+        self._inner.connectionLost(self._tls.explain(reason))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)

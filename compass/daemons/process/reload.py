@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 from twisted.logger import Logger
 
 from compass.daemons.config.file import ConfigProblem
-from compass.model.certificates import problems_of
+from compass.model.rules.certificates import problems_of
 from compass.pki.identity import Identity, IdentityError
 from compass.system.systemd import SdNotify, passed_variables
 

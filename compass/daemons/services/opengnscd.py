@@ -111,42 +111,7 @@ class HostService(Service):
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
         self._selector = ServerSelector(draw, known.candidates)
-        is_auto = settings.address == AUTO_ADDRESS
-        own = self._find_address() if is_auto else settings.address
-        prober = Prober(reactor, SOFTWARE, networks_of(settings, (own or WILDCARD,)))
-        self._agent = Agent(
-            AgentDependencies(
-                clock=reactor,
-                now=time.time,
-                random=draw,
-                state_directory=Path(settings.state_directory),
-                host_name=self._name,
-                default_address=own or LOOPBACK,
-                find_address=self._find_address if is_auto else None,
-                selector=self._selector,
-                dial=dialler(reactor, identity),
-                process_watch=ProcessWatch(reactor),
-                peer_of=PeerRoles(rules_of(config.tls)).identify,
-                update_port=parse_listen(settings.update)[1] if settings.update else 0,
-                mode=settings.session,
-                refresh_seconds=None if settings.refresh_seconds == "auto" else settings.refresh_seconds,
-                software=SOFTWARE,
-                instance=secrets.token_hex(8),
-                probe=Prober(
-                    reactor, SOFTWARE, networks_of(settings, (self._find_address() if is_auto else settings.address,))
-                ).probe,
-                zone=settings.zone,
-                services=settings.services,
-                view=_view_directory(settings),
-                reactions=reactions_of(
-                    reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
-                ),
-                trusted_users=TRUSTED_USERS,
-                connections_max=_connections_max(),
-                view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
-                certificates=lambda: identity.certificates,
-            )
-        )
+        self._agent = Agent(self._dependencies(config))
         identity.recovered.append(self._agent.components.upstream.retry_now)
         self._service_names: list[SrvLookup] = []
         if known.services:
@@ -155,6 +120,42 @@ class HostService(Service):
                 self._selector.expect(name)
                 upstream = self._agent.components.upstream
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
+
+    def _dependencies(self, config: HostConfig) -> AgentDependencies:
+        settings, reactor, identity = self._settings, self._reactor, self._identity
+        is_auto = settings.address == AUTO_ADDRESS
+        own = self._find_address() if is_auto else settings.address
+        prober = Prober(reactor, SOFTWARE, networks_of(settings, (own or WILDCARD,)))
+        return AgentDependencies(
+            clock=reactor,
+            now=time.time,
+            random=random.SystemRandom().random,
+            state_directory=Path(settings.state_directory),
+            host_name=self._name,
+            default_address=own or LOOPBACK,
+            find_address=self._find_address if is_auto else None,
+            selector=self._selector,
+            dial=dialler(reactor, identity),
+            process_watch=ProcessWatch(reactor),
+            peer_of=PeerRoles(rules_of(config.tls)).identify,
+            update_port=parse_listen(settings.update)[1] if settings.update else 0,
+            mode=settings.session,
+            refresh_seconds=None if settings.refresh_seconds == "auto" else settings.refresh_seconds,
+            software=SOFTWARE,
+            instance=secrets.token_hex(8),
+            probe=prober.probe,
+            own_probe=prober.probe,
+            zone=settings.zone,
+            services=settings.services,
+            view=_view_directory(settings),
+            reactions=reactions_of(
+                reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
+            ),
+            trusted_users=TRUSTED_USERS,
+            connections_max=_connections_max(),
+            view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
+            certificates=lambda: identity.certificates,
+        )
 
     def startService(self) -> None:
         """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
@@ -185,9 +186,7 @@ class HostService(Service):
             check = LocalPeers(AgentCheck(view, self._reactor), self._port_users(AGENT_CONNECTIONS_MAX))
             self._ports.append(listen_local(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
-            tls = wrap_tls(
-                server_context(self._identity.current), upstream.update_factory(), client=False, own=self._identity
-            )
+            tls = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False, own=self._identity)
             table = ConnectionTable(self._reactor, UPDATE, lambda origin: None)
             factory = Gate(self._reactor, tls, table, Balancers(()))
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))

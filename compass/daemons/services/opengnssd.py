@@ -171,7 +171,7 @@ class ServerService(Service):
         return self._server.https.metrics()
 
     async def _listen(self, server: Server) -> None:
-        tls = wrap_tls(server_context(self._identity.current), server, client=False, own=self._identity)
+        tls = wrap_tls(server_context(self._identity), server, client=False, own=self._identity)
         factory = self._gate(tls, connection_table.OPENGNSP, server)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
@@ -202,7 +202,7 @@ class ServerService(Service):
             metrics_are_open=is_open,
             names=(*names_of(self._identity.identity.certificate), self._name, self._config.server.name, *https.names),
         )
-        tls = wrap_tls(https_context(self._identity.current), api, client=False, own=self._identity)
+        tls = wrap_tls(https_context(self._identity), api, client=False, own=self._identity)
         factory = self._gate(tls, connection_table.HTTPS, server, self._metrics.gateways.http_connections)
         for host, port in endpoints:
             self._ports.append(await listen(self._reactor, host, port, factory))

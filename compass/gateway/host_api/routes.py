@@ -28,8 +28,9 @@ from compass.gateway.http.prometheus_sd import PROMETHEUS, CategoryAsked, target
 from compass.gateway.http.request import set_headers
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
-from compass.model.certificates import WORST_FIRST, Condition
 from compass.model.host_api import (
+    WORST_FIRST,
+    Condition,
     HostStatus,
     LocalDeregister,
     LocalDrain,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from compass.gateway.http.openapi import TEXT, Operation
-from compass.model.certificates import Condition
+from compass.model.host_api import Condition
 
 
 class Health(msgspec.Struct, frozen=True, omit_defaults=True):

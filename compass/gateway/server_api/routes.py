@@ -25,7 +25,7 @@ from compass.gateway.metrics.exposition import Metrics
 from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
 from compass.gateway.server_api.origin_check import OriginCheck
-from compass.model.certificates import Condition
+from compass.model.host_api import Condition
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows

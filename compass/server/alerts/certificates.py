@@ -7,10 +7,11 @@ certificate has less than its days left.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from compass.model.certificates import DAY_SECONDS, NOTICE_DAYS, OwnCertificate
 from compass.model.interfaces import Clock
 from compass.model.requests import Incident
+from compass.model.rules.certificates import DAY_SECONDS, NOTICE_DAYS, OwnCertificate
 from compass.model.rules.draft import Principal
 from compass.model.text import escape_line
 from compass.server.commit.committer import Committer
@@ -21,21 +22,33 @@ CHECK_SECONDS = 60.0
 TEXT_MAX = 400
 """Characters about certificates in an incident: two certificates with their paths."""
 
-Certificates = Callable[[], Sequence[OwnCertificate]]
+
+class Surroundings(Protocol):
+    """Part of the server's dependencies that is used here."""
+
+    @property
+    def clock(self) -> Clock:
+        """Clock of the timers."""
+
+    @property
+    def now(self) -> Callable[[], float]:
+        """UNIX time in seconds."""
+
+    @property
+    def certificates(self) -> Callable[[], Sequence[OwnCertificate]]:
+        """Certificates whose end ends this server's sessions."""
 
 
 class CertificateAlerts:
     """Opens and closes the incidents."""
 
-    def __init__(
-        self, server: str, clock: Clock, now: Callable[[], float], certificates: Certificates, committer: Committer
-    ) -> None:
+    def __init__(self, server: str, given: Surroundings, committer: Committer) -> None:
         self._server = server
-        self._now = now
-        self._certificates = certificates
+        self._now = given.now
+        self._certificates = given.certificates
         self._committer = committer
         self._principal = Principal("server", server, "")
-        self._timers = Timers(clock)
+        self._timers = Timers(given.clock)
 
     def start(self) -> None:
         """Check now, and from time to time."""

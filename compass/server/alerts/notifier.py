@@ -19,10 +19,10 @@ from twisted.python.failure import Failure
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.cluster import ClusterView
 from compass.model.interfaces import Environment, StoreUnavailable
+from compass.model.limits import ALERT_TEST_SECONDS
 from compass.model.replies import Refusal, WayList, WayStatus, WaysTried, WayTried
 from compass.model.requests import TryWays
 from compass.model.rows import Alert, Change
-from compass.model.time_limits import ALERT_TEST_SECONDS
 from compass.server.alerts.outbox import PER_MINUTE, Message, Outbox
 from compass.server.alerts.render import render_subject
 from compass.server.cluster.membership import ClusterAccess

@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, LogTrimmed, Store, StoreUnavailable
-from compass.model.time_limits import STORE_WAIT_SECONDS as STORE_WAIT_SECONDS
+from compass.model.limits import STORE_WAIT_SECONDS as STORE_WAIT_SECONDS
 
 
 class StoreThread(Protocol):

@@ -32,8 +32,8 @@ from compass.daemons.config.reader import read_server_config
 from compass.daemons.config.secrets import SECRET_OCTETS_MAX, SECRET_OCTETS_MIN
 from compass.daemons.config.settings import ServerConfig, example
 from compass.model.cluster import SILENT_BEATS
+from compass.model.limits import ALERT_TEST_SECONDS
 from compass.model.rows import Alert
-from compass.model.time_limits import ALERT_TEST_SECONDS
 from compass.server.alerts.notifier import ATTEMPT_SECONDS, TAKE_OVER_SECONDS
 from compass.server.alerts.outbox import (
     DIGEST_NEWS_MAX,

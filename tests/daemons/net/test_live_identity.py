@@ -33,7 +33,7 @@ class Machine:
         return NOW + timedelta(seconds=self.clock.seconds())
 
     def identity(self) -> LiveIdentity:
-        live = LiveIdentity(self.clock, self.settings, "host", self.now)
+        live = Live(self)
         live.recovered.append(self._count)
         live.start()
         return live
@@ -53,6 +53,17 @@ class Machine:
 
     def _count(self) -> None:
         self.recovered += 1
+
+
+class Live(LiveIdentity):
+    """Identity with the clock of the test."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        super().__init__(machine.clock, machine.settings, "host")
+
+    def now(self) -> Any:
+        return self.machine.now()
 
 
 def made(days: int, name: str = "web1") -> Credentials:

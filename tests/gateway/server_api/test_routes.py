@@ -16,7 +16,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from compass.gateway.http import schemas, sse
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
-from compass.model.certificates import Condition
+from compass.model.host_api import Condition
 from compass.model.replies import CODES, FeedEvent, Position, Refusal, Rows
 from compass.model.requests import Fetch, Findings, Watch
 from compass.model.rules.decide import ROLES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compass.model.certificates import OwnCertificate
+from compass.model.rules.certificates import OwnCertificate
 from compass.server.alerts.certificates import CHECK_SECONDS
 from tests.server.conftest import Uss
 

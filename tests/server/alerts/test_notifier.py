@@ -12,10 +12,10 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import formatEvent, globalLogPublisher
 
 from compass.model.cluster import SILENT_BEATS
+from compass.model.limits import ALERT_TEST_SECONDS
 from compass.model.replies import Refusal, WayList, WaysTried
 from compass.model.requests import Incident, TryWays, Ways
 from compass.model.rules.draft import Principal
-from compass.model.time_limits import ALERT_TEST_SECONDS
 from compass.server.alerts.notifier import (
     ATTEMPT_SECONDS,
     NOTE_EVERY_SECONDS,

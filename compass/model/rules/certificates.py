@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
-CertificateRole: TypeAlias = Literal["leaf", "intermediate", "authority"]
-"""leaf: the daemon's own certificate. intermediate: one that is sent with it. authority: one that is trusted."""
-CERTIFICATE_ROLES: tuple[CertificateRole, ...] = get_args(CertificateRole)
+from compass.model.host_api import CertificateRole, Condition
+
 NOTICE_DAYS = (30, 7, 1)
 """Days before the end of a certificate at which a daemon warns and a server opens an incident, in descending order:
 time to order a new one, time to install it, and the last moment."""
@@ -24,13 +22,6 @@ _WHAT: Mapping[CertificateRole, str] = {
     "intermediate": "intermediate certificate",
     "authority": "authority",
 }
-
-
-Condition: TypeAlias = Literal["valid", "ends-soon", "invalid"]
-"""ends-soon: within the first of NOTICE_DAYS. invalid: expired, or not valid yet by the clock of the machine."""
-
-
-WORST_FIRST: tuple[Condition, ...] = ("invalid", "ends-soon", "valid")
 
 
 class OwnCertificate(msgspec.Struct, frozen=True):
