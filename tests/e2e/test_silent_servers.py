@@ -1,4 +1,4 @@
-"""One clock for an outcome, with real processes: whatever a server does, a program has its answer within 2 s, because
+"""Outcomes in time, with real processes: whatever a server does, a program has its answer within 2 s, because
 the agent's journal has the request; and what was pending happens when the server goes on."""
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def loaded(directory: Path, own: Made, file: Sequence[Made], authority: Sequence
 def test_chains_work_in_any_order_and_with_partial_trust(
     tmp_path: Path, file: list[Made], authority: list[Made]
 ) -> None:
-    """Of each file the certificate of the key is the own one; the issuing authority alone is enough to trust."""
+    """The certificate of the key is the own one, wherever it stands; the issuing authority alone is enough to trust."""
     server = loaded(tmp_path / "s", SERVER, file, authority)
     host = loaded(tmp_path / "h", HOST, [HOST, INTER], authority)
     assert (server.certificate, server.chain[0], server.warnings) == (SERVER.certificate, INTER.certificate, ())
@@ -45,7 +45,7 @@ def test_chains_work_in_any_order_and_with_partial_trust(
 
 
 def test_partial_trust_is_no_trust_in_others(tmp_path: Path) -> None:
-    """With one intermediate trusted, the certificates of another one of the same root are refused."""
+    """One intermediate is trusted, and the certificates of another one of the same root are refused."""
     other = make("Other", "ca", ROOT)
     stranger = make("web1", "host", other)
     server = loaded(tmp_path / "s", SERVER, [SERVER, INTER], [INTER])
@@ -101,7 +101,7 @@ def test_a_renewed_intermediate_is_preferred_and_the_old_one_a_leftover(tmp_path
 
 
 def test_an_expired_intermediate_is_named_by_the_other_end(tmp_path: Path) -> None:
-    """Who refuses says which certificate of the chain it is, and since when."""
+    """The end that refuses says which certificate of the chain it is, and since when."""
     old = make("Inter", "ca", ROOT, ends=timedelta(hours=-1))
     own = make("gns1", "server", old)
     server = loaded(tmp_path / "s", own, [own, old], [ROOT])

@@ -90,7 +90,7 @@ def test_a_host_with_an_expired_certificate_says_so_and_uses_a_new_one(deploy: D
 
 
 def test_a_server_with_an_expired_certificate_starts_and_recovers(deploy: Deploy, authority: Credentials) -> None:
-    """Its hosts answer meanwhile, and come when the file is replaced."""
+    """The hosts answer meanwhile, and come when the file is replaced."""
     deployment, host = filled(deploy)
     deployment.server.stop()
     whole = issue(authority, "server", "gns1.example.net", [deployment.address], datetime.now(UTC))

@@ -196,9 +196,7 @@ class Registrar:
             self._late.add(entry.instance)
             return outcome_of(entry, "pending")
 
-        soon = answer_soon(self._parts.clock, answer, late)
-        answer.addCallback(lambda _: self._late.discard(entry.instance))
-        return soon
+        return answer_soon(self._parts.clock, answer, late)
 
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
@@ -273,6 +271,7 @@ class Registrar:
     def _registered(self, reply: Reply, attempt: states.Attempt) -> Answer | Deferred[Answer]:
         entry = attempt.entry
         if entry.instance in self._late:
+            self._late.discard(entry.instance)
             attempt = msgspec.structs.replace(attempt, is_late=True)
         if isinstance(reply, Registered):
             self._backoff.reset()
@@ -302,6 +301,7 @@ class Registrar:
         self._subscriptions.watch_added()
 
     def _left(self, reply: Reply, entry: Registration) -> Answer:
+        self._late.discard(entry.instance)
         if isinstance(reply, Deregistered):
             self._backoff.reset()
             self._step(entry.key, states.Deregistered(entry.epoch))

@@ -54,7 +54,7 @@ def test_the_address_of_the_configuration_changes(world: Hosts, tokens: dict[str
 
 
 def test_an_address_that_the_program_named_stays(world: Hosts, tokens: dict[str, str]) -> None:
-    """It knows better where it listens."""
+    """The program knows better where it listens."""
     registered(world, tokens[CHINA], "10.0.0.1")
     world.daemon(default_address="10.0.0.9")
     world.run(1.0)
@@ -72,7 +72,7 @@ def test_the_address_changes_while_the_agent_runs(world: Hosts, tokens: dict[str
 
 
 def test_a_program_deregisters_by_the_address_that_it_knows(world: Hosts, tokens: dict[str, str]) -> None:
-    """It was answered with the first address and epoch; its load and its end reach the listener where it is now."""
+    """The program knows the first address and epoch; load and deregistration reach the listener where it is now."""
     network = Network("10.0.0.1")
     known = registered(world, tokens[CHINA], network=network)
     for address in ("10.0.0.7", "10.0.0.8"):

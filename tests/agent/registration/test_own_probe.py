@@ -65,7 +65,7 @@ def test_a_registration_that_does_not_answer_is_shown_until_it_does(world: Hosts
 
 
 def test_trials_end_with_the_registration_and_are_bounded(world: Hosts, tokens: dict[str, str]) -> None:
-    """TRIALS_MAX at once, the others later; a listener that is deregistered is tried no more."""
+    """TRIALS_MAX at once, the others later; a listener that is deregistered is not tried."""
     network = Network()
     network.waits = True
     world.daemon(own_probe=network.probe)

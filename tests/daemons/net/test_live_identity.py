@@ -90,7 +90,7 @@ def logged() -> Any:
 
 
 def test_a_coming_end_is_said_each_day_and_a_wrong_date_each_hour(machine: Machine, logged: list[str]) -> None:
-    """The daemon runs all the time: nothing but the clock tells it."""
+    """The daemon runs all the time: only its clock shows the time."""
     live = machine.identity()
     machine.pass_days(5)
     days = [line.partition(" expires in ")[2].partition(" days")[0] for line in logged]
@@ -104,7 +104,7 @@ def test_a_coming_end_is_said_each_day_and_a_wrong_date_each_hour(machine: Machi
 
 
 def test_replaced_files_are_used_without_a_restart(machine: Machine, logged: list[str]) -> None:
-    """After the end of the old certificate, too: the next connection has the new one, and the daemon tries at once."""
+    """The old certificate may have ended: the next connection has the new one, and the daemon tries at once."""
     live = machine.identity()
     machine.pass_days(10.1)
     assert live.problems()
