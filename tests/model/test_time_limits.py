@@ -1,4 +1,4 @@
-"""Time limits along the chain of an outcome: along the chain of those who ask, no time limit is shorter than that of whom is asked.
+"""Time limits along the chain of those who ask: none is shorter than that of whom is asked.
 
 The constants are read where they are used, not copied.
 """
