@@ -80,7 +80,7 @@ def logged() -> Any:
     lines: list[str] = []
 
     def observe(event: Any) -> None:
-        if "LiveIdentity" in str(event.get("log_namespace")):
+        if "live_identity" in str(event.get("log_namespace")):
             lines.append(str(event.get("text") or event.get("warning")))
 
     observer: Any = observe
