@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
-from compass.agent.registration.states import TRANSIENT
 from compass.agent.registration.journal import Registration
+from compass.agent.registration.states import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
     CertificateStatus,
