@@ -45,7 +45,7 @@ def test_chains_work_in_any_order_and_with_partial_trust(
 
 
 def test_partial_trust_is_no_trust_in_others(tmp_path: Path) -> None:
-    """One intermediate is trusted, and the certificates of another one of the same root are refused."""
+    """Trust in one intermediate: the certificates of another one of the same root are refused."""
     other = make("Other", "ca", ROOT)
     stranger = make("web1", "host", other)
     server = loaded(tmp_path / "s", SERVER, [SERVER, INTER], [INTER])

@@ -49,7 +49,6 @@ from compass.daemons.net.listen import (
     rules_of,
 )
 from compass.daemons.net.live_identity import LiveIdentity
-from compass.daemons.net.own_address import find_address
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
@@ -61,6 +60,7 @@ from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
+from compass.system.own_address import find_address
 from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"

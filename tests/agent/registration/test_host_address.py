@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compass.agent.registration.host_address import LOOK_SECONDS
-from compass.daemons.net.own_address import find_address
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, Outcome
+from compass.system.own_address import find_address
 from tests.support.agent_world import Hosts
 
 CHINA = "chinaserver.openuss"
