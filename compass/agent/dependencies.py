@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from compass.agent.hooks.runner import HookRunner
 from compass.agent.local_users import CONNECTIONS_MAX
+from compass.agent.registration.entries import RegistrarDependencies
 from compass.agent.registration.own_checks import CheckMeans
 from compass.agent.registration.probe_responder import Probe
-from compass.agent.registration.registrar import RegistrarDependencies
 from compass.agent.upstream.connector import Mode
+from compass.model.rules.certificates import OwnCertificate
 from compass.system.machine import UNKNOWN_MACHINE, Machine
 
 SOFTWARE = "opengnscd"
@@ -48,3 +49,7 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Users of this machine without limits of their own: root, and the daemon's."""
     connections_max: int = CONNECTIONS_MAX
     """Connections of local programs at once."""
+    own_probe: Probe | None = None
+    """Probe of the listeners that are registered here; without it they are not tried."""
+    certificates: Callable[[], Sequence[OwnCertificate]] = tuple
+    """Function that returns the certificates whose end ends this host's sessions."""

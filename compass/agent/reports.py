@@ -17,13 +17,15 @@ from twisted.logger import Logger
 from compass.agent.changes import Changes
 from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.journal import parse_key
-from compass.agent.registration.states import TRANSIENT
+from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.view import View
 from compass.agent.report_checks import ReportChecks
+from compass.agent.upstream.answer_soon import answer_soon
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalReport, Outcome
+from compass.model.limits import PENDING_SECONDS
 from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Report
@@ -175,7 +177,15 @@ class Reports:
             self.counts["refused"] += 1
             return refusal
 
-        return self._server.ask(report).addCallback(answered)
+        asked: Deferred[Outcome | Refusal] = self._server.ask(report).addCallback(answered)
+        return asked if again else answer_soon(self._clock, asked, lambda: self._late(key, repeatable=repeatable))
+
+    def _late(self, key: ListenerKey, *, repeatable: bool) -> Outcome | Refusal:
+        """Return the answer for a program while a server has not answered; a report of a failure is repeated."""
+        if repeatable:
+            return Outcome("pending", *key)
+        text = f"no server has answered within {PENDING_SECONDS:g} s; whether the report was carried out is unknown"
+        return Refusal("unreachable", text, retry_after_seconds=1.0)
 
     def _repeat(self) -> None:
         for report in self._view.suspicions.undelivered(self._view.replica.catalogue, self._clock.seconds()):

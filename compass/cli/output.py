@@ -121,6 +121,8 @@ def lines_of_status(status: HostStatus) -> list[str]:
         f"{status.listeners} listeners, for {', '.join(status.services) or 'no service'}",
         f"here      {len(status.registrations) or 'no'} registration{'s'[: len(status.registrations) != 1]}",
     ]
+    for number, problem in enumerate(one.problem for one in status.certificates if one.problem):
+        lines.append(f"{'' if number else 'tls':<9} {problem}")
     for own in status.registrations:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
         why = f"  ({own.problem})" if own.problem else f"  (not verified: {own.unverified})" if own.unverified else ""

@@ -306,6 +306,28 @@ class ReactionStatus(msgspec.Struct, frozen=True):
     """Problem of the last run, or reason for `withheld`."""
 
 
+CertificateRole: TypeAlias = Literal["leaf", "intermediate", "authority"]
+"""leaf: the daemon's own certificate. intermediate: one that is sent with it. authority: one that is trusted."""
+Condition: TypeAlias = Literal["valid", "ends-soon", "invalid"]
+"""Condition of a certificate. ends-soon: within 30 days. invalid: expired, or not valid yet by the machine's clock."""
+WORST_FIRST: tuple[Condition, ...] = ("invalid", "ends-soon", "valid")
+
+
+class CertificateStatus(msgspec.Struct, frozen=True):
+    """Certificate of the agent's own files that its sessions need."""
+
+    role: CertificateRole
+    """`leaf`: the agent's own. `intermediate`: sent with it. `authority`: trusted."""
+    subject: str
+    file: str
+    ends_at: float
+    """End of its validity, UNIX time."""
+    condition: Condition = "valid"
+    """`ends-soon`: within 30 days."""
+    problem: str = ""
+    """Why it is not valid now, or when it ends; empty if it is valid."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """Status of the agent."""
 
@@ -335,6 +357,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Hooks, then templates, in the order of the configuration."""
     warnings: tuple[str, ...] = ()
     """Conditions that an administrator of the host should change."""
+    certificates: tuple[CertificateStatus, ...] = ()
+    """Certificates whose end ends the sessions of this host, its own one first."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -24,6 +24,7 @@ from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
 from compass.model.rows import Category, Dependency, Row, Service, key_of
+from compass.model.rules.certificates import OwnCertificate
 from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,
@@ -61,6 +62,8 @@ STOP_SECONDS = 2.4
 COMPARING = ("compass.agent.replica.sync.ReplicaSync", "compass.server.commit.anti_entropy.AntiEntropy")
 """Components that log an error if a holder has wrong rows: in a campaign that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
+FAR = 4e9
+"""UNIX time at which a certificate ends that does not end in a campaign."""
 
 
 class Machine:
@@ -150,6 +153,7 @@ class Deployment(World):
             server.thread.go_on()
             server.beside.go_on()
         self.store_away = ""
+        self.network.expired.clear()
         for disk in self.disks.values():
             disk.failing = 0
         self.dead.clear()
@@ -194,7 +198,9 @@ class Deployment(World):
             return
         self.runs[name] += 1
         machine: Any = Machine(self, name, self.runs[name])
-        self.servers[name] = server = SimulatedServer(machine, name, (0.0001, 0.003))
+        self.servers[name] = server = SimulatedServer(
+            machine, name, (0.0001, 0.003), certificates=partial(self.certificates, name)
+        )
         server.thread._random = machine.random
         self._keep_store_away(server)
         self.recorder(Started(self.recorder.clock(), name))
@@ -217,7 +223,7 @@ class Deployment(World):
         servers = tuple(f"gns{(number + step) % count + 1}" for step in range(count))
         options: dict[str, Any] = {"mode": "short"} if number % SHORT_EVERY == SHORT_EVERY - 1 else {}
         machine: Any = Machine(self, name, self.runs[name])
-        host = SimulatedHost(machine, name, servers, **options)
+        host = SimulatedHost(machine, name, servers, certificates=partial(self.certificates, name), **options)
         self.hosts[name] = host
         HostRecorder(self.recorder, name, host.agent.components)
         self.recorder(Started(self.recorder.clock(), name))
@@ -445,6 +451,22 @@ class Deployment(World):
 
     def do_jump(self, machine: str, by: str) -> None:
         self.offsets[machine] = self.offsets.get(machine, 0.0) + float(by)
+
+    def do_expire(self, machine: str, restarted: str, seconds: str) -> None:
+        """A certificate expires and is renewed; the machine's daemon may be started in between."""
+        if machine in self.network.expired:
+            return
+        self.network.expire(machine)
+        self.disturb(machine, float(seconds), lambda: self.network.renew(machine), "certificate expired")
+        if restarted == "yes" and machine in self.hosts:
+            self.do_restart_host(machine, "kill", "0.1")
+        elif restarted == "yes":
+            self.do_restart_server(machine, "kill", "0.1")
+
+    def certificates(self, machine: str) -> tuple[OwnCertificate, ...]:
+        """Return what a daemon sees of its certificate."""
+        ends = 0.0 if machine in self.network.expired else FAR
+        return (OwnCertificate("leaf", f"CN={machine}", f"{machine}.crt", 0.0, ends, "renew it"),)
 
     def do_drain(self, pid: str, draining: str) -> None:
         if int(pid) in self.pids:

@@ -95,6 +95,7 @@ class Planner:
             (self.topology, 3),
             (self.old_client, 2),
             (self.clone_host, 2),
+            (self.expire, 2),
         ]
 
     def choose(self, steps: int) -> Iterable[Action]:
@@ -213,6 +214,11 @@ class Planner:
     def clone_host(self) -> dict[str, str]:
         clone = f"k{self.random.randrange(CLONES)}"
         return {"host": self._host(), "name": clone, "for": self._seconds(1.0, 4.0)}
+
+    def expire(self) -> dict[str, str]:
+        machine = self.random.choice([*self.hosts, *self.servers])
+        restarted = self.random.choice(["yes", "no"])
+        return {"machine": machine, "restarted": restarted, "for": self._seconds(0.5, 6.0)}
 
     def _host(self) -> str:
         return self.random.choice(self.hosts)

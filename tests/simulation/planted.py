@@ -11,11 +11,13 @@ from typing import Any, cast
 
 import msgspec
 
+from compass.agent.agent import Agent
 from compass.agent.changes import Changes
 from compass.agent.registration.journal import RegistrationJournal
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
 from compass.model.rules import listeners
+from compass.model.rules.certificates import problems_of
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
 from compass.server.push import snapshot_cache
@@ -140,10 +142,25 @@ def journal_of_anyone_proves_deaths() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def date_as_configuration() -> Iterator[None]:
+    """A host does not start with a certificate that is not valid now, and no program starts it again."""
+    start = Agent.start
+
+    def start_if_valid(self: Any) -> None:
+        parts = self._dependencies
+        if not problems_of(parts.certificates(), parts.now()):
+            start(self)
+
+    with _replaced(Agent, "start", start_if_valid):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "reply-before-commit": reply_before_commit,
     "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
     "empty-list-during-start": empty_list_during_start,
     "suspicion-kept-as-truth": suspicion_kept_as_truth,
     "journal-of-anyone-proves-deaths": journal_of_anyone_proves_deaths,
+    "date-as-configuration": date_as_configuration,
 }

@@ -46,6 +46,7 @@ def test_whatever_happens_every_promise_holds(batch: int) -> None:
         # It takes an outage with a report in it and a look at the same service afterwards: not in every seed.
         ("suspicion-kept-as-truth", "P3", 30),
         ("journal-of-anyone-proves-deaths", "P9", 0),
+        ("date-as-configuration", "P4", 0),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, promise: str, first: int) -> None:

@@ -26,6 +26,9 @@ from compass.system.machine import UNKNOWN_MACHINE, Machine
 from compass.system.peer_credentials import UNKNOWN_USER
 
 FILE_NAME = "registrations.json"
+FORMER_MAX = 8
+"""Former addresses of an entry that moves with its host: a laptop between some networks. A program that registered
+earlier than that deregisters without naming an address."""
 REGISTRATIONS_MAX = 4096
 """Instances on one host; the file is rewritten with each change, and this many are about 1 MB."""
 PENDING_PER_USER_MAX = 256
@@ -80,6 +83,10 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Description of the check, from the program or the configuration; empty: none."""
     failing: str = ""
     """Problem that the check found; empty: it passes."""
+    by_default: bool = False
+    """The program named no address: the entry has that of the host, and follows it."""
+    former: tuple[tuple[str, int], ...] = ()
+    """Addresses and epochs by which the program may still know the instance, the newest first, at most FORMER_MAX."""
 
     @property
     def key(self) -> ListenerKey:
@@ -257,6 +264,18 @@ class RegistrationJournal:
     def put(self, entry: Registration) -> None:
         """Set an entry. Raises JournalWriteFailed, and then the journal is unchanged."""
         self._write({**self._entries, entry.key: entry})
+
+    def move(self, moved: Registration, leaving: Registration) -> None:
+        """Set the entry of an instance at its new address, and its deregistration at the old one, in one write."""
+        self._note({**self._entries, leaving.key: leaving, moved.key: moved})
+
+    def by_former(self, service: str, address: str, port: int, epoch: int) -> Registration | None:
+        """Return the entry of an instance that had this address earlier, by its epoch then; epoch 0: by any."""
+        for entry in self._entries.values():
+            is_same = (entry.service, entry.port) == (service, port) and entry.state != "leaving"
+            if is_same and any(known[0] == address and epoch in (0, known[1]) for known in entry.former):
+                return entry
+        return None
 
     def note(self, entry: Registration) -> None:
         """Set an entry, in memory at least: it records what has happened, even if the disk cannot be written."""

@@ -14,6 +14,7 @@ from msgspec import Meta
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.logger import Logger
 
+from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import Registration, RegistrationJournal, format_key, outcome_of, parse_key
 from compass.model.host_api import (
     FAILURES,
@@ -101,12 +102,10 @@ class OwnChecks:
 
     _log = Logger()
 
-    def __init__(
-        self, clock: Clock, journal: RegistrationJournal, means: CheckMeans, default_address: str = ""
-    ) -> None:
+    def __init__(self, clock: Clock, journal: RegistrationJournal, means: CheckMeans, address: HostAddress) -> None:
         self.journal = journal
         self._clock = clock
-        self._default_address = default_address
+        self._address = address
         self._means = means
         self._limit = DeferredSemaphore(CHECKS_AT_ONCE)
         self._running: dict[ListenerKey, _RunningCheck] = {}
@@ -158,7 +157,7 @@ class OwnChecks:
     def reported(self, request: LocalCheckResult) -> Outcome | Refusal:
         """Record the result of a check that the program of a listener makes itself."""
         try:
-            key = parse_key(request.service, request.address or self._default_address, request.port)
+            key = parse_key(request.service, request.address or self._address.current, request.port)
         except InvalidName as problem:
             return Refusal(problem.code, str(problem))
         entry, name = self.journal.get(key), format_key(key)

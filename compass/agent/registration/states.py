@@ -15,20 +15,12 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from compass.agent.registration.journal import Registration, State, format_key
+from compass.agent.registration.refusals import FUTILE, GONE, REPLACED
 from compass.model.replies import Refusal
 from compass.model.rows import FAILING, ListenerKey
 
-TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
-"""Codes of refusals that do not judge the request: it is repeated later."""
 UNVERIFIED_SECONDS = 5.0
 """Pause between two questions about an unverified instance whose listener fails: a probe and its repetition."""
-_FUTILE = frozenset({"bad-credential", "forbidden"})
-"""Codes of refusals that a repetition on the next session would only repeat, each time with an entry in the security
-log."""
-_GONE = frozenset({"unknown-listener", "unknown-service", "unknown-category"})
-"""Codes of refused deregistrations after which nothing is left to deregister."""
-_REPLACED = frozenset({"stale-epoch", "deregistered"})
-"""Codes of refused registrations after which the instance does not count any more."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -37,7 +29,9 @@ class Attempt(msgspec.Struct, frozen=True):
     entry: Registration
     """Entry as it was sent."""
     first: bool = False
-    """A program waits for the answer."""
+    """A program waits for the answer, or has waited for it."""
+    is_late: bool = False
+    """The program has got `pending` meanwhile, with `first`: a refusal is kept to be shown."""
     replaced: Registration | None = None
     """Entry to restore if a server refuses this one, with `first`."""
     renewed: bool = False
@@ -295,7 +289,7 @@ def step(entry: Registration | None, event: Event) -> Step:
             return None, ()
         case DeregisterRefused(_, refusal), "leaving", Registration():
             text = f"{format_key(entry.key)} could not be deregistered: {refusal.message}"
-            return None, () if refusal.code in _GONE else (Log("warn", text),)
+            return None, () if refusal.code in GONE else (Log("warn", text),)
         case RefusedForNow(epoch, seconds), _, _:
             return entry, (RetryLater(epoch, seconds),)
         case ProcessEnded(_, why) | ConnectionClosed(_, why), "pending" | "registered" | "refused", Registration():
@@ -315,11 +309,6 @@ def step(entry: Registration | None, event: Event) -> Step:
             return entry, _due(entry)
         case _:
             return entry, ()
-
-
-def is_gone(refusal: Refusal) -> bool:
-    """Return whether a refused deregistration leaves nothing to deregister."""
-    return refusal.code in _GONE
 
 
 def _phase(entry: Registration | None, event: Event) -> Phase:
@@ -371,19 +360,19 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
     if is_behind and attempt.entry.state == "pending" and not attempt.renewed:
         return entry, (Renew(attempt, refusal.epoch),)
     release = (Unwatch(), Release(entry.epoch))
-    if attempt.first and attempt.replaced is not None:
+    if attempt.first and not attempt.is_late and attempt.replaced is not None:
         return attempt.replaced, (*release, Watch(), Refuse(refusal))
-    if attempt.first:
+    if attempt.first and not attempt.is_late:
         return None, (*release, Refuse(refusal))
     lost = Log("warn", f"{format_key(entry.key)} is not registered any more: {refusal.message}")
-    if refusal.code in _REPLACED:
+    if refusal.code in REPLACED:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
 
 
 def _due(entry: Registration) -> tuple[Action, ...]:
-    if entry.code in _FUTILE:
+    if entry.code in FUTILE:
         return ()
     if entry.state == "leaving":
         return (Deregister(entry),)
@@ -391,7 +380,7 @@ def _due(entry: Registration) -> tuple[Action, ...]:
 
 
 def _judged(entry: Registration, state: str) -> Step:
-    if state == "offline" or state in _GONE or state == "stale-epoch":
+    if state == "offline" or state in GONE or state == "stale-epoch":
         return None, (
             Log("info", f"{format_key(entry.key)} has ended: no server has it, or it answers no probe"),
             Unwatch(),

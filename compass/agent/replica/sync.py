@@ -53,6 +53,14 @@ class ReplicaListener(Protocol):
         """Handle a server's request to probe a listener."""
 
 
+class OwnAddress(Protocol):
+    """Address of this host, which may change."""
+
+    @property
+    def current(self) -> str:
+        """Current address."""
+
+
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the synchronization."""
 
@@ -60,9 +68,10 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Pause between watches on a session that lasts: a safety net against lost notices."""
     polls: bool = False
     """No session is kept (mode `short`), so the view may be `refresh_seconds` old before it counts as unconfirmed."""
-    update_address: str = ""
-    """Address at which servers dial this host; empty: they cannot."""
+    address: OwnAddress | None = None
+    """Address at which servers dial this host, if they do."""
     update_port: int = 0
+    """Port at which they do; 0: they cannot."""
     instance: str = ""
     """Run of this daemon; empty: it is not sent."""
     probes: bool = False
@@ -231,7 +240,7 @@ class ReplicaSync:
             services,
             store if since else "",
             since,
-            settings.update_address,
+            settings.address.current if settings.address is not None and settings.update_port else "",
             settings.update_port,
             resync=True,
             probes=settings.probes,

@@ -35,14 +35,13 @@ from compass.model.host_api import (
     Outcome,
     Resolved,
 )
+from compass.model.limits import ANSWER_SECONDS as ANSWER_SECONDS
 from compass.model.limits import DETAIL_MAX
 from compass.model.replies import Dependencies
 from compass.model.text import escape_line
 from compass.system.forks import keep_from_forks
 from compass.system.machine import this_machine
 
-ANSWER_SECONDS = 30.0
-"""Time limit for one answer: longer than the daemon itself waits for a server."""
 SILENCE_SECONDS = 45.0
 """Seconds without an event or a heartbeat after which a watch is dead: three of the daemon's heartbeats."""
 

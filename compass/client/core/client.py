@@ -15,7 +15,7 @@ import logging
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Literal, TypedDict, TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 import msgspec
 
@@ -23,8 +23,8 @@ from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
+from compass.client.core.options import Options
 from compass.client.core.resume import (
-    REPORT_SECONDS,
     HeldRegistration,
     ResumingWatch,
     RetryPolicy,
@@ -44,11 +44,10 @@ from compass.model.host_api import (
     LocalRegister,
     LocalReport,
     Outcome,
-    OwnCheck,
     Resolved,
     check_of,
 )
-from compass.model.limits import DETAIL_MAX
+from compass.model.limits import DETAIL_MAX, REPORT_SECONDS
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
 from compass.model.selection.policies import Location
@@ -60,33 +59,6 @@ PATIENCE_SECONDS = 10.0
 T = TypeVar("T")
 
 _log = logging.getLogger("compass.client")
-
-
-class Options(TypedDict, total=False):
-    """Options of a registration."""
-
-    address: str
-    """Address at which this process listens; default: the one that the daemon is configured with."""
-    credential: str
-    """Token of the service."""
-    credential_file: str | os.PathLike[str]
-    """File with the token (preferred). Default: OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
-    zone: str
-    """Zone of the listener, a label; default: the zone that the daemon is configured with."""
-    load: float
-    degradation: float
-    """Share of the capacity in use, and the amount that one more user adds, for policies that depend on load."""
-    weight: int
-    """Relative share of users, 1 by default; 0: used only if nothing else is up."""
-    metadata: dict[str, str]
-    """Metadata for its users."""
-    check: OwnCheck | str
-    """Check that the daemon repeats while the listener is registered: a path for GET, or an OwnCheck."""
-    hold: bool
-    """True: the daemon notices the end of this process by a connection, instead of by the process's number. This is
-    done without being asked for where the daemon cannot see this process, as in a container."""
-    patience_seconds: float
-    """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
 
 class CoreClient:

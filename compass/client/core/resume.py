@@ -10,9 +10,7 @@ from compass.client.core.runtime import Task
 from compass.client.core.view import View
 from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalEvent, LocalRegister, LocalReport, Outcome
-
-REPORT_SECONDS = 5.0
-"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
+from compass.model.limits import REPORT_SECONDS
 
 Warn = Callable[[str], None]
 """Called once for each interruption, with a sentence."""

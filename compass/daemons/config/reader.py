@@ -185,7 +185,8 @@ def _store(reader: ConfigFile, text: str) -> str:
 def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
     _check_networks(reader, "host", host)
     _check_servers(reader, host)
-    address = reader.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
+    address = host.get("address", sections.AUTO_ADDRESS)
+    address = None if address == sections.AUTO_ADDRESS else reader.parsed("[host] address", parse_address, address)
     if update := host.get("update"):
         endpoint = reader.parsed("[host] update", parse_listen, update)
         if endpoint is not None and address is not None and endpoint[0] not in (address, *WILDCARDS.values()):
@@ -193,6 +194,9 @@ def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
                 f"[host] update: servers would connect to {address}, not to {endpoint[0]}; "
                 "listen on the same address, or on 0.0.0.0 or [::]"
             )
+        is_auto = host.get("address", sections.AUTO_ADDRESS) == sections.AUTO_ADDRESS
+        if is_auto and endpoint is not None and endpoint[0] not in WILDCARDS.values():
+            reader.problems.append("[host] update: with address = auto listen on 0.0.0.0 or [::]")
     elif update == "" and host.get("session") == "short":
         reader.problems.append("[host] session = short needs update: servers must be able to connect to this host")
     services = [reader.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]

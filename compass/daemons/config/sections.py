@@ -19,6 +19,7 @@ from compass.daemons.config.bounds import (
 )
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
+from compass.model.limits import STORE_WAIT_SECONDS_MAX as STORE_WAIT_SECONDS_MAX
 from compass.model.names import SERVER_PORT
 from compass.server.commit.log_trimmer import LogBounds
 from compass.server.sessions.rate_limit import (
@@ -34,8 +35,7 @@ KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
 STORE_WAIT_SECONDS_MIN = 0.1
 """A shorter wait would refuse what a busy disk accepts a moment later."""
-STORE_WAIT_SECONDS_MAX = 20.0
-"""A client gives up after 30 s (opengnsp.md, "Timers") and must receive the refusal before."""
+
 WORKERS_MAX = 64
 """Each worker keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a
 slip."""
@@ -45,6 +45,8 @@ REFRESH_SECONDS_MAX = 86_400.0
 """A host that polls less often than daily has no use for a name service."""
 
 API_PORT = 4866
+AUTO_ADDRESS = "auto"
+"""Value of `address` for the address that this machine has now."""
 NOT_SHARED = "none"
 """Value in place of a directory: the view is not shared."""
 DNS_PORT = 4853
@@ -233,10 +235,10 @@ class HostSettings(msgspec.Struct, frozen=True):
         str,
         about(
             "Address of this host: listeners are registered with it unless they name another, and servers "
-            "connect to it for `update`.",
-            "192.0.2.10",
+            "connect to it for `update`. auto: the address from which this machine reaches its servers, also when it "
+            "changes (DHCP, another network): registrations without an address of their own follow it."
         ),
-    ]
+    ] = AUTO_ADDRESS
     prefer: Annotated[
         Literal["first", "any"],
         about(

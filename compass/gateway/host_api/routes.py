@@ -31,6 +31,8 @@ from compass.gateway.http.request import set_headers
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
 from compass.model.host_api import (
+    WORST_FIRST,
+    Condition,
     HostStatus,
     LocalCheckResult,
     LocalDeregister,
@@ -137,7 +139,9 @@ class HostHttp:
         # A host with short sessions has none most of the time, which is no problem.
         status_now = self._api.status()
         reached = status_now.session == "open" or (status_now.loaded and not status_now.problem)
-        return Health(status, "available" if reached else "away")
+        found = {one.condition for one in status_now.certificates}
+        condition: Condition = next((worst for worst in WORST_FIRST if worst in found), "valid")
+        return Health(status, "available" if reached else "away", condition)
 
     def _ready(self, request: Request, _: None) -> bytes:
         if not self._api.status().loaded:
