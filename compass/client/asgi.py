@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Unpack
 
 from compass.client.asyncio import Client
+from compass.client.core.api import Options
 from compass.client.core.client import Registration
 from compass.client.core.credential import CredentialProblem
 from compass.client.core.errors import ApiProblem
-from compass.client.core.options import Options
 
 LISTENING_SECONDS = 30.0
 """Time limit for the server to listen after the start of the application, as in `opengnsc run`."""

@@ -13,11 +13,10 @@ import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
-from compass.client.core.api import ANSWER_SECONDS
+from compass.client.core.api import ANSWER_SECONDS, Options
 from compass.client.core.client import CoreClient, Registration
 from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.errors import ApiProblem
-from compass.client.core.options import Options
 from compass.client.core.session import CONNECT_SECONDS, Session, StreamOpener
 from compass.client.core.threads import RECEIVE_OCTETS
 from compass.client.core.view import Views

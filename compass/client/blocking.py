@@ -16,11 +16,10 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeVar, Unpack
 
-from compass.client.core.api import ANSWER_SECONDS
+from compass.client.core.api import ANSWER_SECONDS, Options
 from compass.client.core.client import CoreClient, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
-from compass.client.core.options import Options
 from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle, StreamOpener
 from compass.client.core.session import Session as CoreSession
 from compass.client.core.threads import ThreadRuntime, blocking, iterate_sync, run_sync

@@ -24,12 +24,11 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from compass.client.core.api import ANSWER_SECONDS
+from compass.client.core.api import ANSWER_SECONDS, Options
 from compass.client.core.client import CoreClient, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.errors import ApiProblem
-from compass.client.core.options import Options
 from compass.client.core.runtime import Face
 from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle
 from compass.client.core.session import Session as CoreSession

@@ -302,9 +302,7 @@ def step(entry: Registration | None, event: Event) -> Step:
         case Judged(_, state), "pending" | "registered" | "refused", Registration() if entry.unverified:
             return _judged(entry, state)
         case CheckChanged(_, check, failing), "pending" | "registered", Registration():
-            changed = _with(entry, check=check, failing=failing)
-            is_settled = changed == entry or entry.unverified
-            return changed, () if is_settled else (Register(Attempt(changed)),)
+            return _checked(entry, _with(entry, check=check, failing=failing))
         case Due(), _, Registration():
             return entry, _due(entry)
         case _:
@@ -369,6 +367,12 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
+
+
+def _checked(entry: Registration, changed: Registration) -> Step:
+    if changed == entry:
+        return entry, ()
+    return changed, () if entry.unverified else (Register(Attempt(changed)),)
 
 
 def _due(entry: Registration) -> tuple[Action, ...]:

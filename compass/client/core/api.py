@@ -1,8 +1,7 @@
 """Calls of the host API (mission section 5), one HTTP exchange each, on any runtime.
 
 Every call returns a value of `compass.model.host_api` or raises `ApiProblem`, whose text says what to do next.
-A call
-uses its own connection and keeps no state, so threads may share one object.
+A call uses its own connection and keeps no state, so threads may share one object.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -33,6 +32,7 @@ from compass.model.host_api import (
     LocalReport,
     LocalRequest,
     Outcome,
+    OwnCheck,
     Resolved,
 )
 from compass.model.limits import ANSWER_SECONDS as ANSWER_SECONDS
@@ -46,6 +46,33 @@ SILENCE_SECONDS = 45.0
 """Seconds without an event or a heartbeat after which a watch is dead: three of the daemon's heartbeats."""
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Options(TypedDict, total=False):
+    """Options of a registration."""
+
+    address: str
+    """Address at which this process listens; default: the one that the daemon is configured with."""
+    credential: str
+    """Token of the service."""
+    credential_file: str | os.PathLike[str]
+    """File with the token (preferred). Default: OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
+    zone: str
+    """Zone of the listener, a label; default: the zone that the daemon is configured with."""
+    load: float
+    degradation: float
+    """Share of the capacity in use, and the amount that one more user adds, for policies that depend on load."""
+    weight: int
+    """Relative share of users, 1 by default; 0: used only if nothing else is up."""
+    metadata: dict[str, str]
+    """Metadata for its users."""
+    check: OwnCheck | str
+    """Check that the daemon repeats while the listener is registered: a path for GET, or an OwnCheck."""
+    hold: bool
+    """True: the daemon notices the end of this process by a connection, instead of by the process's number. This is
+    done without being asked for where the daemon cannot see this process, as in a container."""
+    patience_seconds: float
+    """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
 
 class HostApiCalls:

@@ -19,11 +19,10 @@ from typing import Literal, TypeVar, Unpack
 
 import msgspec
 
-from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
+from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.options import Options
 from compass.client.core.resume import (
     HeldRegistration,
     ResumingWatch,

@@ -16,9 +16,9 @@ from twisted.python.failure import Failure
 
 from compass.daemons.net.connection_table import Connection, ConnectionTable
 from compass.daemons.net.handshake_queue import HandshakeQueue
-from compass.daemons.net.minute_log import MinuteLog
 from compass.daemons.net.proxy_protocol import Balancers, InvalidHeader, read_header
 from compass.daemons.net.transport import TlsFactory
+from compass.daemons.process.minute_log import MinuteLog
 from compass.model.interfaces import Clock, Timer
 from compass.model.limits import TURN_SECONDS as TURN_SECONDS
 

@@ -34,8 +34,7 @@ from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.own_checks import FAILED, answered, apply_own_check, operation_of
-from compass.model.rules.parameters import check_parameters
-from compass.model.rules.shares import check_registration
+from compass.model.rules.shares import check_parameters, check_registration
 from compass.model.rules.validation import check_epoch, check_host, detail_problem, is_doubtful, saw_it_die
 from compass.model.text import escape_line
 
