@@ -4,8 +4,7 @@
                   \\-> refused <-/
 
 `None` is the absent entry. An answer belongs to the instance that was asked for: if the journal holds another instance
-by now, or the same one is leaving, the answer changes nothing. The end of a session is no event of an entry: the
-registrar forgets what it asked for on that session, so every entry is due on the next one.
+by now, or the same one is leaving, the answer changes nothing. Each entry is due again on the next session.
 """
 
 from __future__ import annotations
