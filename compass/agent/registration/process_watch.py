@@ -82,7 +82,8 @@ def _opened(pid: int) -> int:
     """Return a pidfd. Raises NoSuchProcess, CannotWatch."""
     try:
         return os.pidfd_open(pid)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
+        # A number that is none for any kernel is not even sent to this one.
         raise NoSuchProcess(f"there is no process {pid}") from None
     except OSError as error:
         if pid > 0 and error.errno in (errno.EINVAL, errno.ENOENT):
