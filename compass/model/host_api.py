@@ -359,6 +359,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Conditions that an administrator of the host should change."""
     certificates: tuple[CertificateStatus, ...] = ()
     """Certificates whose end ends the sessions of this host, its own one first."""
+    development: bool = False
+    """True in development mode (`opengns dev`): programs register services of open categories without a credential."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

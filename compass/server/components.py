@@ -73,6 +73,8 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     """Function that returns the certificates whose end ends this server's sessions."""
     reports_certificates: bool = True
     """True if this process opens incidents about them: of several workers one does."""
+    development: bool = False
+    """True if registrations of hosts declare services in open categories (`opengns dev`)."""
 
 
 class ServerBase(msgspec.Struct, frozen=True):
@@ -99,7 +101,7 @@ class Components:
         self.drain = base.drain
         self.identity = identity = _identity(base, loaded)
         access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
-        changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given)
+        changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given, given.development)
         replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes, loaded.digest)
         self.changes, self.cluster = changes, cluster
         self.committer = committer = Committer(access, replica, SecurityLog(base.connections), decider, clock)

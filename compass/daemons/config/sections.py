@@ -12,10 +12,12 @@ from compass.daemons.config.bounds import (
     CredentialChangesPerSecond,
     HostChangesBurst,
     HostChangesPerSecond,
+    HostDevelopment,
     KeepOthersOctets,
     KeepUpdatesOctets,
     ProbeNetworksDenied,
     ProbeNetworksKey,
+    ServerDevelopment,
 )
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
@@ -44,6 +46,7 @@ REFRESH_SECONDS_MIN = 1.0
 REFRESH_SECONDS_MAX = 86_400.0
 """A host that polls less often than daily has no use for a name service."""
 
+SERVER_LISTEN = (f"[::]:{SERVER_PORT}",)
 API_PORT = 4866
 AUTO_ADDRESS = "auto"
 """Value of `address` for the address that this machine has now."""
@@ -114,7 +117,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
             "without IPv6 it stands for 0.0.0.0."
         ),
-    ] = (f"[::]:{SERVER_PORT}",)
+    ] = SERVER_LISTEN
     balancers: Annotated[
         tuple[str, ...],
         Meta(
@@ -167,6 +170,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "retry; lookups and pushes continue meanwhile."
         ),
     ] = 3.0
+    development: ServerDevelopment = False
 
 
 class HttpsSettings(msgspec.Struct, frozen=True):
@@ -316,6 +320,7 @@ class HostSettings(msgspec.Struct, frozen=True):
             "for their dependencies need not be named; programs that only use DNS never ask."
         ),
     ] = ()
+    development: HostDevelopment = False
 
 
 _DNS_LISTEN = about(

@@ -159,6 +159,7 @@ class HostService(Service):
             connections_max=_connections_max(),
             view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
             certificates=lambda: identity.certificates,
+            development=settings.development,
         )
 
     def startService(self) -> None:

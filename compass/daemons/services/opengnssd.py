@@ -41,6 +41,9 @@ from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.metrics import Gauge
 from compass.model.names import format_endpoint, parse_group
+from compass.model.replies import Reply
+from compass.model.requests import Request
+from compass.model.rules.draft import Principal
 from compass.model.rules.networks import ProbeNetworks
 from compass.model.selection.selector import Selector
 from compass.pki.authority import names_of
@@ -115,6 +118,7 @@ class ServerService(Service):
                 Rate(settings.host_changes_per_second, settings.host_changes_burst),
             ),
             store_wait_seconds=settings.store_wait_seconds,
+            development=settings.development,
             certificates=lambda: self._identity.certificates,
             reports_certificates=self._worker <= 1,
         )
@@ -165,6 +169,11 @@ class ServerService(Service):
         # All workers share one address, so only one of them announces it.
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
+
+    def ask(self, asker: Principal, request: Request) -> Deferred[Reply]:
+        """Answer a request of this process itself, once the service has started."""
+        assert self._server is not None
+        return self._server.https.ask_as(asker, request)
 
     def _take_snapshot(self) -> ServerMetrics:
         assert self._server is not None

@@ -91,12 +91,20 @@ _LOGGED_FOR_ADMINS = frozenset(
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
-def decide(catalogue: Catalogue, request: Undecided, principal: Principal, now: float, token: str) -> Decision:
+def decide(
+    catalogue: Catalogue,
+    request: Undecided,
+    principal: Principal,
+    now: float,
+    token: str,
+    in_development: bool = False,
+) -> Decision:
     """Decide a request on this catalogue: pure, so that it can be decided again if another server committed first.
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
+    `in_development`: registrations declare services in open categories.
     """
-    return _conclude(Draft(catalogue, principal, now, token), request, _DECISIONS[type(request)])
+    return _conclude(Draft(catalogue, principal, now, token, in_development), request, _DECISIONS[type(request)])
 
 
 def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now: float) -> Decision:
@@ -166,6 +174,8 @@ def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
     entry = _administration(request, principal, now, "done", draft.catalogue.revision)
+    if draft.declared:
+        entry = _entry("declare", request, principal, now, "done", draft.catalogue.revision)
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 
@@ -191,10 +201,16 @@ def _administration(
 ) -> AdministrationEntry | None:
     if principal.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
         return None
+    return _entry(_operation(type(request)), request, principal, now, outcome, revision)
+
+
+def _entry(
+    operation: str, request: Any, principal: Principal, now: float, outcome: str, revision: int
+) -> AdministrationEntry:
     return AdministrationEntry(
         number=0,
         time=now,
-        operation=_operation(type(request)),
+        operation=operation,
         arguments=parameters_of(request),
         origin=principal.origin,
         principal=principal.name,

@@ -73,12 +73,18 @@ def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem,
 class Draft:
     """Draft that collects and numbers the changes of one decision; mutable, and dropped after the decision."""
 
-    def __init__(self, catalogue: Catalogue, principal: Principal, now: float, token: str = "") -> None:
-        """`token`: 256 fresh random bits as text, used if a credential is to be issued."""
+    def __init__(
+        self, catalogue: Catalogue, principal: Principal, now: float, token: str = "", in_development: bool = False
+    ) -> None:
+        """`token`: 256 fresh random bits as text, used if a credential is to be issued. `in_development`: registrations
+        declare services in open categories."""
         self.catalogue = catalogue
         self.principal = principal
         self.now = now
         self.token = token
+        self.in_development = in_development
+        self.declared = ""
+        """Service that the request has declared by registering it."""
         self.changes: list[Change] = []
 
     def set(self, operation: str, row: Row) -> None:
