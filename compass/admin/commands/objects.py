@@ -62,6 +62,11 @@ _POLICY = (
     click.option("--pool", type=click.Choice(POLICIES), help="Order in which listeners are returned to users."),
     click.option("--locality", type=click.Choice(LOCALITIES), help="Listeners that count as near and come first."),
     click.option("--hold-seconds", type=float, help="Seconds that a flapping listener is kept out; doubles each time."),
+    click.option(
+        "--open/--closed",
+        default=None,
+        help="In development mode: registrations need no credential and declare their services.",
+    ),
 )
 
 

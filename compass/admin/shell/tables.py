@@ -191,6 +191,7 @@ def policy_fields(policy: Policy) -> list[tuple[str, str]]:
             "flaps",
             f"{policy.flaps} in {policy.flap_seconds:g} s, then kept out for {policy.hold_seconds:g} s or longer",
         ),
+        *([("open", "in development mode, services register without a credential")] if policy.open else ()),
     ]
 
 

@@ -65,7 +65,7 @@ class Development:
         path = self._directory.path
         try:
             check_socket(path)
-            self._directory.examine()
+            self._directory.hold()
             self._ports.check()
             self._directory.open()
             write_settings(path, self._ports)
@@ -88,7 +88,7 @@ class Development:
             # The terminal that closes ends this mode, too.
             signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(reactor.stop))
             service.startService()
-            service.started.addCallbacks(self._serves, self._fail, (service,), errbackArgs=(reactor,))
+            service.started.addCallbacks(self._serves, self._fail, (service,), errbackArgs=(reactor, service))
 
         reactor.callWhenRunning(start)
         reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
@@ -101,7 +101,10 @@ class Development:
         if service.running:
             _print(banner(self._directory.path, self._ports, dict(os.environ)))
 
-    def _fail(self, failure: Failure, reactor: Any) -> None:
+    def _fail(self, failure: Failure, reactor: Any, service: Any) -> None:
+        if not service.running:
+            # A signal has ended the start.
+            return
         self._has_failed = True
         if failure.check(CannotListenError, StoreUnavailable, CannotStart):
             _complain(why_not(failure))

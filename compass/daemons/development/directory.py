@@ -56,38 +56,40 @@ class DevelopmentDirectory:
         self.path = path
         self._lock = -1
 
-    def examine(self) -> None:
-        """Check a directory that exists, without a change. Raises DevelopmentProblem."""
-        path = self.path
-        with _sentence(path):
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                return
-            if not stat.S_ISDIR(status.st_mode):
-                raise DevelopmentProblem(f"{path} is not a directory; name another one with --directory")
-            if status.st_uid != os.geteuid():
-                raise DevelopmentProblem(
-                    f"{path} belongs to {_user(status.st_uid)}, and {_user(os.geteuid())} runs this program; run it as "
-                    "the owner, or name another directory with --directory"
-                )
-            if not any(path.iterdir()):
-                return
-            if status.st_mode & OTHERS_WRITE:
-                raise DevelopmentProblem(f"{path} can be written by other users: chmod go-w {path}")
-            self._check_marker()
+    def hold(self) -> None:
+        """Check and lock a directory that exists, without a change to it. Raises DevelopmentProblem."""
+        with _sentence(self.path):
+            if self._is_made():
+                self._lock = _locked(self.path, self.path)
+                self._check_marker()
 
     def open(self) -> None:
-        """Make the directory if it is missing or empty, and lock it. Raises DevelopmentProblem."""
-        self.examine()
+        """Make the directory if it is missing or empty; it is locked then. Raises DevelopmentProblem."""
         with _sentence(self.path):
-            if not self.path.exists() or not any(self.path.iterdir()):
-                self._create()
             if self._lock < 0:
-                self._lock = _locked(self.path, self.path)
-                self.examine()
+                self._create()
             if not _is_current(self.path / TLS):
                 self._renew()
+
+    def _is_made(self) -> bool:
+        """Return whether the directory exists with files in it. Raises DevelopmentProblem if it cannot be used."""
+        path = self.path
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        if not stat.S_ISDIR(status.st_mode):
+            raise DevelopmentProblem(f"{path} is not a directory; name another one with --directory")
+        if status.st_uid != os.geteuid():
+            raise DevelopmentProblem(
+                f"{path} belongs to {_user(status.st_uid)}, and {_user(os.geteuid())} runs this program; run it as "
+                "the owner, or name another directory with --directory"
+            )
+        if not any(path.iterdir()):
+            return False
+        if status.st_mode & OTHERS_WRITE:
+            raise DevelopmentProblem(f"{path} can be written by other users: chmod go-w {path}")
+        return True
 
     def _check_marker(self) -> None:
         path, found = self.path, None

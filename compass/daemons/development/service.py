@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 
 from compass.daemons.config.reader import read_host_config, read_server_config
 from compass.daemons.development.directory import ADMIN_NAME
@@ -25,13 +26,17 @@ from compass.system.files import replace_file
 CONSOLE_TOKEN: Final = "console.token"
 """File with the token by which a browser signs in; it is made again if it is removed."""
 
+SESSION_POLL_SECONDS: Final = 0.05
+SESSION_POLLS: Final = 200
+"""Polls of the host daemon's session before the terminal says that both serve: ten seconds, for a busy machine."""
+
 
 class DevelopmentService(Service):
     """Service of a server, and of a host daemon that starts once the server answers."""
 
     def __init__(self, reactor: Any, directory: Path) -> None:
         """Read the settings. Raises ConfigProblem or IdentityError."""
-        self._directory = directory
+        self._reactor = reactor
         self._server = ServerService(reactor, read_server_config(directory / SERVER_CONFIG))
         self._host = HostService(reactor, read_host_config(directory / HOST_CONFIG))
         self._token = directory / CONSOLE_TOKEN
@@ -44,11 +49,19 @@ class DevelopmentService(Service):
     async def _start(self) -> None:
         self._server.startService()
         await self._server.started
-        if not self._token.exists():
+        if self.running and not self._token.exists():
             await self._issue_token()
         if self.running:
             self._host.startService()
             await self._host.started
+            await self._await_session()
+
+    async def _await_session(self) -> None:
+        """Wait until the host daemon follows the server, so that the first lookup is answered."""
+        for _ in range(SESSION_POLLS):
+            if not self.running or self._host.status().session == "open":
+                return
+            await deferLater(self._reactor, SESSION_POLL_SECONDS)
 
     async def _issue_token(self) -> None:
         service = f"{ADMIN_NAME}.{ADMIN_TOKENS}"

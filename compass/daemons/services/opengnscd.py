@@ -58,6 +58,7 @@ from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.local_peers import LocalPeers
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.exposition import Metrics, Snapshot
+from compass.model.host_api import HostStatus
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
@@ -168,6 +169,10 @@ class HostService(Service):
         self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+    def status(self) -> HostStatus:
+        """Return the state of the agent."""
+        return self._agent.api.status()
 
     def _find_address(self) -> str:
         """Return the address from which this machine reaches its servers now; empty: there is no network."""
