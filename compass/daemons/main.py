@@ -230,8 +230,9 @@ _EXIT_STATUS = (
 
 
 @click.command(cls=CheckedCommand, epilog=_EXIT_STATUS)
+@click.option("--dev", is_flag=True, help="Development mode with a host daemon: the same as 'opengns dev'.")
 @_options
-def server(**options: Any) -> None:
+def server(dev: bool, **options: Any) -> None:
     """The OpenGNS server daemon: stores the catalogue and pushes every change to its dependants.
 
     Runs in the foreground and logs to standard error. The configuration file is --config, or the environment
@@ -246,6 +247,12 @@ def server(**options: Any) -> None:
     all of them in order. SIGHUP reloads files and program. systemd is notified when all serve (Type=notify,
     WatchdogSec=).
     """
+    if dev:
+        from compass.daemons.development.command import run_development
+
+        if any(value for name, value in options.items() if name != "verbose"):
+            raise click.UsageError("--dev has settings of its own; use it without the other options, or 'opengns dev'")
+        run_development(verbose=options["verbose"])
     _main(OPENGNSSD, **options)
 
 

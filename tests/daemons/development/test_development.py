@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -21,24 +20,10 @@ from compass.daemons.development.directory import FORMAT, MARKER
 from compass.daemons.process.start import EXIT_CONFIG, EXIT_START
 from compass.system.development import SOCKET
 from tests.e2e.processes import Program, environment, eventually, python
-from tests.support.installation import free_port
+from tests.support.installation import free_base, free_port
 
 DEV = python("compass.daemons.development.command:main", "dev")
 SERVES = "Try this in another terminal:"
-
-
-def free_base() -> int:
-    """Return a port of a server whose three neighbours are free, too."""
-    for _ in range(100):
-        base = free_port()
-        try:
-            for port in (base + 1, base + 3, base - 10):
-                with socket.socket() as trial:
-                    trial.bind(("127.0.0.1", port))
-        except (OSError, OverflowError):
-            continue
-        return base
-    raise AssertionError("no free ports")
 
 
 class Development:
