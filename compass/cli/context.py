@@ -43,7 +43,7 @@ class Failed(click.ClickException):
         """Print the message to the standard error stream."""
         again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
         code = f" [{self.code}]" if self.code else ""
-        text = f"Error: {escape_line(self.message, LINE_MAX)}{again}{code}"
+        text = f"{PROGRAM}: {escape_line(self.message, LINE_MAX)}{again}{code}"
         if self.in_json:
             problem = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
             text = as_json(problem | {"retry_after_seconds": self.retry_after_seconds}, indent=None)

@@ -48,6 +48,8 @@ class Given(msgspec.Struct, frozen=True):
     authority: str = ""
     server_name: str = ""
     config: str = ""
+    wait: float = 0.0
+    """Seconds to wait for a server that cannot be reached."""
 
 
 class Settings(msgspec.Struct, frozen=True):

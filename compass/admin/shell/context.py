@@ -61,6 +61,11 @@ STATE_COLOURS = {
     "barred": "bold red",
 }
 
+WAIT_SECONDS_MAX = 3600.0
+"""Longest time to wait for a server; a start that takes longer has failed."""
+WAIT_POLL_SECONDS = 0.2
+"""Pause between two attempts to connect."""
+
 R = TypeVar("R")
 
 
@@ -84,7 +89,7 @@ class Failed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to the standard error stream, as text or as JSON."""
-        text = json.dumps(self.details) if self.in_json else f"Error: {_printable_lines(self.message)}"
+        text = json.dumps(self.details) if self.in_json else f"opengnsadmin: {_printable_lines(self.message)}"
         print_text(text, err=True)
 
 
@@ -147,8 +152,7 @@ class AdminContext:
     def ask(self, request: Request, expected: type[R]) -> R:
         """Send a request. Returns the reply of the expected type, raises Failed for a refusal."""
         if self._session is None:
-            settings = self.settings
-            self._session = AdminSession.connect(settings.servers, settings.identity, ADMIN_CONNECT_SECONDS, SOFTWARE)
+            self._session = self._connect()
         store = self._session.welcome.store
         if isinstance(request, Fetch | Impact | Pull):
             request = msgspec.structs.replace(request, store=store, seen=self._seen.last_seen(store))
@@ -164,6 +168,17 @@ class AdminContext:
                 f"unexpected reply {type(reply).__name__}; is the server newer than this program?",
             )
         return reply
+
+    def _connect(self) -> AdminSession:
+        """Return a session with the first server that answers. Raises ConnectionFailed after the time to wait."""
+        settings, end = self.settings, self.machine.now() + self.given.wait
+        while True:
+            try:
+                return AdminSession.connect(settings.servers, settings.identity, ADMIN_CONNECT_SECONDS, SOFTWARE)
+            except ConnectionFailed as problem:
+                if problem.kind != "unavailable" or self.machine.now() >= end:
+                    raise
+            self.machine.sleep(WAIT_POLL_SECONDS)
 
     def close_session(self) -> None:
         """Close the session, because servers end an idle one. The next request opens another."""

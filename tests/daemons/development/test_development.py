@@ -187,7 +187,7 @@ def test_what_a_kill_left_half_written(development: Development) -> None:
     development.program.kill()
     shutil.rmtree(development.directory / "tls")
     development.start()
-    assert development.resolve("hello.web").startswith("Error: ")
+    assert development.resolve("hello.web").startswith("opengnsc: ")
 
 
 def test_a_pipe_that_closes(development: Development) -> None:
