@@ -128,7 +128,7 @@ def banner(directory: Path, ports: Ports, environment: dict[str, str]) -> list[s
         lines += [f"  export OPENGNS_API=unix:{directory / SOCKET} OPENGNSADMIN_CONFIG={directory / ADMIN_CONFIG}"]
     return [
         *lines,
-        "  opengnsc run hello.web --port 8000 -- python3 -m http.server 8000",
+        f"  opengnsc run hello.web --port 8000 -- python3 -m http.server 8000 --bind {ports.address}",
         "  opengnsc resolve hello.web",
         f"  curl http://{ports.at(ports.api)}/v1/resolve/hello.web",
         "",
@@ -182,7 +182,12 @@ def cli() -> None:
     help="Port of the server; the console is 1 above, HTTP for programs 3 above, DNS 10 below.",
 )
 @click.option(
-    "--address", default="127.0.0.1", show_default=True, help="Loopback address to serve; no other is served."
+    "--address",
+    envvar="OPENGNS_DEV_ADDRESS",
+    show_envvar=True,
+    default="127.0.0.1",
+    show_default=True,
+    help="Loopback address to serve; no other is served.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Log everything that both daemons log.")
 def dev(directory: Path | None, port: int, address: str, verbose: bool) -> None:

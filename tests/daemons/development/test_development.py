@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,3 +202,30 @@ def test_a_pipe_that_closes(development: Development) -> None:
         process.send_signal(signal.SIGHUP)
         assert process.wait(40) == 0
         assert process.stderr.read() == b""
+
+
+REGISTER = """import sys, urllib.request, urllib.error
+request = urllib.request.Request(sys.argv[1], b'{"service": "a.b", "port": 9, "credential": ""}')
+request.add_header("Content-Type", "application/json")
+try:
+    print(urllib.request.urlopen(request).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.code, error.read().decode())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a program as another user")
+def test_another_user_registers_nothing(development: Development) -> None:
+    """Any user reaches a loopback port; without a credential only the user of development mode and root register."""
+    development.start()
+    url = f"http://127.0.0.1:{development.base + 3}/v1/register"
+    python3 = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
+    command = [python3, "-c", REGISTER, url]
+    stranger = pwd.getpwnam("nobody").pw_uid
+    refused = subprocess.run(command, user=stranger, cwd="/", env={}, capture_output=True, text=True)
+    assert (
+        refused.stdout.startswith("403") and "only programs of the user that runs 'opengns dev' may" in refused.stdout
+    )
+    assert '"a.b"' in subprocess.run(command, cwd="/", env={}, capture_output=True, text=True).stdout
+    assert list(development.directory.parent.iterdir()) == [development.directory]
+    assert development.directory.stat().st_mode & 0o777 == 0o700
