@@ -89,8 +89,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     In a request, a service that is left out keeps its list, and (`ANY_HOST`,) removes the list: a program of an earlier
     version, which does not know the field, must not remove a list."""
     open: bool = False
-    """In development mode, hosts register services of the category without a credential, and a registration declares
-    its service. A server that is not in development mode ignores it."""
+    """Flag of development mode: hosts register services of the category without a credential, and a registration
+    declares its service. A server that is not in development mode ignores the flag."""
 
 
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):

@@ -71,7 +71,7 @@ class CheckedGroup(CheckedCommand, click.Group):
         self.aliases: dict[str, str] = {}
         """Other names of commands, which no list shows."""
         self.hints: dict[str, str] = {}
-        """What to type in place of names that people try, by name."""
+        """Commands to type in place of names that people try, by name."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command by its name or another name of it."""

@@ -474,7 +474,7 @@ def test_the_hosts_that_may_register_a_service(uss: Program) -> None:
     ],
 )
 def test_names_that_people_try(program: Program, typed: tuple[str, ...], advice: str) -> None:
-    """What other programs call a command is answered with what it is called here."""
+    """The name that other programs have for a command is answered with the name that it has here."""
     result = program.run(*typed)
     assert result.exit_code == 2 and advice in result.stderr
 

@@ -28,7 +28,11 @@ JUDGED = rows.Policy(
     reporters=2, witnesses=1, cap=0.5, grace_seconds=9.0, flaps=5, flap_seconds=900.0, hold_seconds=30.0
 )
 POOLED = rows.Policy(
-    pool="least-used", pools={"chinaserver": "round-robin"}, locality="zone", hosts={"chinaserver": ("web1", "web2")}
+    pool="least-used",
+    pools={"chinaserver": "round-robin"},
+    locality="zone",
+    hosts={"chinaserver": ("web1", "web2")},
+    open=True,
 )
 CATEGORY = rows.Category("openuss", "spare.emergency", POLICY)
 SERVICE = rows.Service("chinaserver.openuss")

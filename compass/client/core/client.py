@@ -20,7 +20,7 @@ from typing import Literal, TypeVar, Unpack
 import msgspec
 
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
-from compass.client.core.credential import credential_from
+from compass.client.core.credential import NoCredential, credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.core.resume import (
@@ -163,7 +163,7 @@ class CoreClient:
         request = LocalRegister(
             service,
             port,
-            credential_from(options.get("credential", ""), options.get("credential_file", ""), _log.warning),
+            await self._credential(options.get("credential", ""), options.get("credential_file", "")),
             options.get("address", ""),
             options.get("weight", 1),
             options.get("metadata", {}),
@@ -195,6 +195,16 @@ class CoreClient:
         assert outcome is not None  # The held registration is not closed.
         self.service = self.service or service
         return Registration(self, request, outcome, held)
+
+    async def _credential(self, token: str, file: str | os.PathLike[str]) -> str:
+        """Return the credential, empty in development mode if there is none. Raises CredentialProblem."""
+        try:
+            return credential_from(token, file, _log.warning)
+        except NoCredential:
+            with contextlib.suppress(ApiProblem):
+                if (await self.calls.status()).development:
+                    return ""
+            raise
 
     async def _registered(self, request: LocalRegister) -> Outcome:
         # A caller that is cancelled meanwhile gets no registration, so none may be left of it.

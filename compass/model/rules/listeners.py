@@ -49,10 +49,7 @@ from compass.model.text import escape_line
 
 def decide_register(draft: Draft, request: Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
-    if draft.in_development:
-        declare(draft, parse_service_id(request.service))
-    service = existing_service(draft, request.service)
-    _check_registrant(draft, service, request.credential)
+    service = _permitted_service(draft, request)
     address, port = parse_address(request.address), parse_port(request.port)
     check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
@@ -349,10 +346,14 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
         )
 
 
-def _check_registrant(draft: Draft, service: str, token: str) -> None:
-    """Check the credential and the host of a registration. Raises Refused."""
-    check_credential(draft, service, token, "register")
+def _permitted_service(draft: Draft, request: Register) -> str:
+    """Return the service of a registration whose credential and host are right. Raises Refused."""
+    if draft.in_development:
+        declare(draft, parse_service_id(request.service))
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "register")
     check_host(draft, service, "register")
+    return service
 
 
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:

@@ -24,6 +24,8 @@ from tests.e2e.processes import Program, environment, eventually, python
 from tests.support.installation import free_base, free_port
 
 DEV = python("compass.daemons.development.command:main", "dev")
+STRANGER = "daemon"
+"""Name of another user, which each machine has."""
 SERVES = "Try this in another terminal:"
 
 
@@ -115,8 +117,25 @@ def test_first_service_to_the_next_start(development: Development) -> None:
     assert development.program.stop() == 0
 
 
+LIBRARY = """from compass import client
+with client.register("own.lib", port=9):
+    print(client.resolve("own.lib").listeners[0].port)
+"""
+
+
+def test_the_client_library_needs_no_credential(development: Development) -> None:
+    """Three lines of Python register and look up, as with `opengnsc`; elsewhere the library asks for a credential."""
+    own = environment() | development.variables
+    command = [sys.executable, "-c", LIBRARY]
+    without = subprocess.run(command, env=own, capture_output=True, text=True)
+    assert "CredentialProblem" in without.stderr or "NoCredential: a credential is required" in without.stderr
+    development.start()
+    done = subprocess.run(command, env=own, capture_output=True, text=True)
+    assert done.stdout == "9\n", done.stderr
+
+
 def test_a_closed_category_needs_a_credential(development: Development) -> None:
-    """What an administrator has declared is not open, and a flag closes what a registration has declared."""
+    """A category that an administrator has declared is not open, and a flag closes one that a registration declared."""
     development.start()
     admin = "compass.admin.main:main"
     for words in (("category", "add", "shop"), ("service", "add", "cart.shop")):
@@ -164,11 +183,11 @@ def test_what_it_refuses(development: Development, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a directory of another user")
 def test_directory_of_another_user(development: Development) -> None:
-    """It is refused and left as it is: its owner could not use what root writes into it."""
+    """The directory is refused and left unchanged: its owner could not use what root writes into it."""
     development.directory.mkdir(parents=True)
-    os.chown(development.directory, pwd.getpwnam("nobody").pw_uid, -1)
+    os.chown(development.directory, pwd.getpwnam(STRANGER).pw_uid, -1)
     status, text = development.refused()
-    assert status == EXIT_CONFIG and "belongs to user nobody, and user root runs this program; run it as" in text
+    assert status == EXIT_CONFIG and f"belongs to user {STRANGER}, and user root runs this program; run it as" in text
     assert list(development.directory.iterdir()) == []
 
 
@@ -192,7 +211,7 @@ def test_what_a_kill_left_half_written(development: Development) -> None:
 
 
 def test_a_pipe_that_closes(development: Development) -> None:
-    """Development mode whose output is not read any more serves on, and ends as ever."""
+    """Development mode whose output is not read any more continues to serve, and ends with status 0."""
     own = environment() | development.variables
     command = [*DEV, "--port", str(development.base)]
     with subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -221,7 +240,7 @@ def test_another_user_registers_nothing(development: Development) -> None:
     url = f"http://127.0.0.1:{development.base + 3}/v1/register"
     python3 = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
     command = [python3, "-c", REGISTER, url]
-    stranger = pwd.getpwnam("nobody").pw_uid
+    stranger = pwd.getpwnam(STRANGER).pw_uid
     refused = subprocess.run(command, user=stranger, cwd="/", env={}, capture_output=True, text=True)
     assert (
         refused.stdout.startswith("403") and "only programs of the user that runs 'opengns dev' may" in refused.stdout

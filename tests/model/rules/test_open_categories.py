@@ -18,7 +18,7 @@ REGISTER = Register("Cart.shop", "", "10.0.0.1", 2028, 5)
 
 
 def test_a_registration_declares_category_and_service() -> None:
-    """One decision adds both, with a dependency on itself, and says so in the administration log."""
+    """The decision adds both, with a dependency on itself, and records this in the administration log."""
     made = decide(Catalogue(), REGISTER, HOST, NOW, "", True)
     assert isinstance(made.reply, Registered)
     operations = [change.operation for change in made.changes]
@@ -27,7 +27,7 @@ def test_a_registration_declares_category_and_service() -> None:
     assert made.changes[1].row == Dependency("shop", "shop") and made.changes[2].row == Service("cart.shop")
     entry = made.administration
     assert entry is not None and (entry.operation, entry.principal, entry.revision) == ("declare", HOST.name, 4)
-    # The same registration again, and another service's, declare no more than is missing.
+    # The same registration again, and another service's, declare only the rest.
     again = decide(made.catalogue, REGISTER, HOST, NOW, "", True)
     assert again.changes == () and again.administration is None
     second = decide(made.catalogue, msgspec.structs.replace(REGISTER, service="list.shop"), HOST, NOW, "", True)
