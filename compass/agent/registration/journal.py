@@ -145,26 +145,43 @@ class RegistrationJournal:
         self._path = directory / FILE_NAME
         self._entries: dict[ListenerKey, Registration] = {}
         self.last_epoch = 0
+        self.problem = ""
+        """Problem with the file that an earlier run left; empty: there is none."""
+        self.is_blocked = False
+        """True if it is unknown which services of this host are registered."""
 
     def load(self) -> None:
-        """Read what an earlier run left; a damaged file is set aside with a log line."""
+        """Read what an earlier run left. A damaged file is set aside; one that cannot be read stays as it is, and
+        nothing is written until a later run can read it."""
         try:
             book = _unpacked(self._path.read_bytes())
         except FileNotFoundError:
             return
         except OSError as error:
-            self._log.warn("cannot read {path}: {error}; services have to register again", path=self._path, error=error)
+            why = f"cannot read {self._path}: {error.strerror}"
+            self._block(f"{why}; let the user of opengnscd own the file and start opengnscd again")
             return
         except (ValueError, RecursionError) as error:
             # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
-            self._log.warn("{path} is unusable: {error}; services have to register again", path=self._path, error=error)
-            try:
-                set_aside(self._path)
-            except OSError as problem:
-                self._log.warn("{path} cannot be renamed: {problem}", path=self._path, problem=problem)
+            self._set_aside(error)
             return
         self.last_epoch = book.last_epoch
         self._entries = {entry.key: entry for entry in book.registrations}
+
+    def _set_aside(self, error: Exception) -> None:
+        try:
+            aside = set_aside(self._path)
+        except OSError as problem:
+            self._block(f"{self._path} is unusable ({error}) and cannot be renamed: {problem.strerror}; move it away")
+            return
+        self.problem = f"{self._path} was unusable ({error}) and is {aside.name} now; services have to register again"
+        self._log.error("{problem}", problem=self.problem)
+
+    def _block(self, problem: str) -> None:
+        """Write nothing in this run: the file may be all that is known of services that run."""
+        self.problem = problem
+        self.is_blocked = True
+        self._log.error("{problem}; until then nothing can be registered", problem=problem)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -234,6 +251,8 @@ class RegistrationJournal:
             self._entries = entries
 
     def _write(self, entries: dict[ListenerKey, Registration]) -> None:
+        if self.is_blocked:
+            raise JournalWriteFailed(self.problem)
         book = _Book(VERSION, self.last_epoch, tuple(entries.values()))
         try:
             replace_file(self._path, msgspec.json.encode(book), 0o600)

@@ -52,6 +52,7 @@ from compass.daemons.net.listen import (
 )
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
+from compass.daemons.process.own_directories import OwnDirectories
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import AgentCheck
@@ -106,6 +107,7 @@ class HostService(Service):
         for warning in identity.warnings:
             self.log.warn("{warning}", warning=warning)
         self._ports: list[Any] = []
+        self._directories = OwnDirectories(reactor)
         self._name = parse_host_name(own_name(identity, config.tls, "host"))
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
@@ -148,12 +150,14 @@ class HostService(Service):
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
     def startService(self) -> None:
-        """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
+        """Answer from the disk cache, then connect to a server; `started` fails with CannotStart or CannotListenError.
+        """
         super().startService()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
 
     async def _start(self, settings: HostSettings) -> None:
+        await self._directories.lock(Path(settings.state_directory), "state_directory")
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
         metrics = Metrics(
             self._reactor, {"version": compass.__version__}, Snapshot(AgentMetrics, "opengns_host_", agent.api.metrics)
@@ -180,6 +184,8 @@ class HostService(Service):
             await listen_dns(
                 self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers, guard
             )
+        if (shared := _view_directory(settings)) is not None:
+            await self._directories.lock(shared, "view")
         agent.start()
         for name in self._service_names:
             name.start()
@@ -212,6 +218,7 @@ class HostService(Service):
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
         stopped = gatherResults([*closing, self._agent.stop()], consumeErrors=True)
+        stopped.addBoth(lambda _: self._directories.release())
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 
