@@ -6,6 +6,7 @@ from compass.agent.asked_services import AskedServices
 from compass.agent.changes import Changes, ViewReader
 from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
 from compass.agent.local_users import LocalUsers
+from compass.agent.registration.comparison import Comparison
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.probe_responder import ProbeResponder
 from compass.agent.registration.registrar import Registrar
@@ -49,6 +50,8 @@ class Components:
         self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, _sync_settings(parts))
         self.asked = AskedServices(clock, self.upstream, self.sync, parts.trusted_users)
         self.registrar = Registrar(parts, self.journal, self.upstream, self.sync)
+        self.comparison = Comparison(parts.host_name, self.journal, self.upstream, self.registrar)
+        self.sync.book = self.comparison
         relay = ReportRelay(parts, self.upstream)
         checks = ReportChecks(self.replica, parts.probe, self.users)
         self.reports = Reports(parts, self.upstream, relay, self.view, self.changes, checks)

@@ -139,6 +139,7 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
+            warnings=its.comparison.warnings(),
         )
 
     def metrics(self) -> AgentMetrics:

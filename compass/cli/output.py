@@ -125,6 +125,7 @@ def lines_of_status(status: HostStatus) -> list[str]:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
         why = f"  ({own.problem})" if own.problem else ""
         lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+    lines += [f"warning   {warning}" for warning in status.warnings]
     for number, reaction in enumerate(status.reactions):
         lines.append(("          " if number else "reacts    ") + _hook_line(reaction))
     for number, line in enumerate(_server_lines(status.servers)):

@@ -202,6 +202,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Directory in which the view is shared with the programs of the host (shared-view.md); empty: it is not shared."""
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
+    warnings: tuple[str, ...] = ()
+    """Problems of this host's registrations that a person has to solve, such as a file that cannot be read."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -59,6 +59,8 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Seconds after which the same request may succeed; 0: a retry would not."""
     epoch: int = 0
     """Epoch that the server knows, with stale-epoch and deregistered."""
+    host: str = ""
+    """Host that registered the known instance, with stale-epoch and deregistered, if it is another one."""
     problems: tuple[Problem, ...] = ()
     """All problems, with invalid-topology."""
 
@@ -69,6 +71,8 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     revision: int
     state: State
     changed: bool = True
+    warning: str = ""
+    """Text for people: what is doubtful about this registration; empty: nothing."""
 
 
 class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):

@@ -23,6 +23,8 @@ from compass.server.commit.security_log import SecurityLog
 from compass.server.commit.store_access import STORE_WAIT_SECONDS, StoreAccess, StoreThread
 from compass.server.commit.transaction import Decider
 from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe
+from compass.server.failure.holdings import Holdings
+from compass.server.failure.listener_index import ListenerIndex
 from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.hosts import HostConnector, HostEvents, HostPresence
 from compass.server.push.change_feed import ChangeFeed
@@ -102,7 +104,9 @@ class Components:
         self.pending_suspicions = pending = PendingSuspicions(clock, decider, committer, publisher)
         committer.overdue_handler = pending
         detecting = DetectorDependencies(given, given.probe, presence, cluster)
-        self.detector = detector = FailureDetector(base.name, committer, pending, detecting)
+        index = ListenerIndex()
+        self.detector = detector = FailureDetector(base.name, committer, pending, detecting, index)
+        self.holdings = Holdings(clock, committer, publisher, identity.principal, index, presence)
         self.dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, sessions, given))
         servers = ClusterAccess(given.roster, given.beside)
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
@@ -117,7 +121,7 @@ class Components:
         self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
         self.logs = LogReader(clock, committer, access)
         self.trimmer = LogTrimmer(clock, access, given.keep)
-        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access))
+        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access), self.holdings)
         self.subscriptions = Subscriptions(identity, clock, committer, publisher, guards, self.hosts)
         self.change_feed = ChangeFeed(loaded.store, loaded.revision)
         self.queries = QueryHandler(loaded.store, given, committer, publisher)
@@ -129,7 +133,16 @@ class Components:
         sessions = SessionChanges(self.connections)
         # A suspicion that the log settles ends before the listener is weighed again.
         failures = self.pending_suspicions, self.detector
-        self.changes.on_commit = (self.publisher, self.change_feed, sessions, self.dialer, *failures, self.alerts)
+        # Holdings read the detector's index of the listeners as it was before a change.
+        self.changes.on_commit = (
+            self.publisher,
+            self.change_feed,
+            sessions,
+            self.dialer,
+            self.holdings,
+            *failures,
+            self.alerts,
+        )
         self.changes.on_reload = (
             self.publisher,
             self.subscriptions,

@@ -85,6 +85,11 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return whether the instance is registered or about to be."""
         return self.state in ("pending", "registered")
 
+    @property
+    def is_settled(self) -> bool:
+        """Return whether a server has answered the last request about the instance."""
+        return self.state in ("registered", "refused")
+
     def has_credential(self, credential: str) -> bool:
         """Compare credentials in constant time."""
         return hmac.compare_digest(self.credential.encode(), credential.encode())
@@ -257,5 +262,7 @@ class RegistrationJournal:
         try:
             replace_file(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:
-            raise JournalWriteFailed(f"cannot write {self._path}: {error}") from error
+            raise JournalWriteFailed(
+                f"cannot write {self._path}: {error}; the daemon's directory must be writable"
+            ) from error
         self._entries = entries

@@ -75,6 +75,8 @@ class Registrar:
         """Instance as its open connection knows it -> instance now; they differ after a renewal."""
         self._asked: set[Instance] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
+        self._verifying: list[ListenerKey] = []
+        """Listeners for which a server is asked to register an instance that the journal does not hold yet."""
         self._has_session = False
 
     # Lifecycle --------------------------------------------------------------------------------------------
@@ -111,6 +113,20 @@ class Registrar:
         self._has_session = False
         self._asked.clear()
 
+    def register_again(self, key: ListenerKey) -> None:
+        """Register what the journal holds as it is: another host may have replaced it, or that one is over."""
+        self._step(key, states.Due())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a server is being asked for something that changes what this host holds."""
+        entries = self._journal.all()
+        return self._has_session and (bool(self._verifying) or any(not entry.is_settled for entry in entries))
+
+    def is_verifying(self, key: ListenerKey) -> bool:
+        """Return whether a server is being asked for an instance that the journal does not hold yet."""
+        return key in self._verifying
+
     # Requests of programs ---------------------------------------------------------------------------------
 
     def register(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
@@ -121,6 +137,8 @@ class Registrar:
         """
         try:
             key = parse_key(request.service, request.address or self._parts.default_address, request.port)
+            if self._journal.is_blocked:
+                return succeed(Refusal("store-unavailable", self._journal.problem))
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
@@ -139,7 +157,7 @@ class Registrar:
             self._unwatch(key)
             if old is not None:
                 self._watch_again(old)
-            return succeed(Refusal("store-unavailable", f"{problem}; the daemon's directory must be writable"))
+            return succeed(Refusal("store-unavailable", str(problem)))
         return self._carry_out(key, after, actions)
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
@@ -233,6 +251,7 @@ class Registrar:
                 case states.Register(attempt):
                     answer = self._register(attempt)
                 case states.Verify(new):
+                    self._verifying.append(new.key)
                     answer = self._server.ask(register_request(new)).addCallback(self._verified, new)
                 case states.Deregister(leaving):
                     self._asked.add(leaving.instance)
@@ -279,8 +298,9 @@ class Registrar:
         entry = attempt.entry
         if isinstance(reply, Registered):
             self._backoff.reset()
-            self._step(entry.key, states.Registered(entry.epoch))
+            self._step(entry.key, states.Registered(entry.epoch, reply.warning))
             self._watch_for(entry.service)
+            self._subscriptions.trouble_changed()
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
         if refusal.code in states.TRANSIENT:
@@ -288,6 +308,7 @@ class Registrar:
         return self._step(entry.key, states.RegisterRefused(attempt, refusal))
 
     def _verified(self, reply: Reply, entry: Registration) -> Answer:
+        self._verifying.remove(entry.key)
         if not isinstance(reply, Registered):
             return _refusal(reply)
         self._asked.add(entry.instance)
@@ -306,6 +327,7 @@ class Registrar:
         if isinstance(reply, Deregistered):
             self._backoff.reset()
             self._step(entry.key, states.Deregistered(entry.epoch))
+            self._subscriptions.trouble_changed()
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
         if refusal.code in states.TRANSIENT:

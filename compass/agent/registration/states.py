@@ -86,6 +86,8 @@ class Registered(Event, frozen=True):
     """A server registered the instance."""
 
     epoch: int
+    warning: str = ""
+    """Text of the server about what is doubtful."""
 
 
 class RegisterRefused(Event, frozen=True):
@@ -250,8 +252,8 @@ def step(entry: Registration | None, event: Event) -> Step:
             return None, (Unwatch(),)
         case LoadRequested(), _, _:
             return _load(entry, event)
-        case Registered(), "pending" | "refused", Registration():
-            return _with(entry, state="registered", problem="", code=""), ()
+        case Registered(_, warning), "pending" | "registered" | "refused", Registration():
+            return _registered(entry, warning)
         case RegisterRefused(), "pending" | "registered" | "refused", Registration():
             return _refused(entry, event)
         case RegisterRefused(_, refusal), _, _:
@@ -264,7 +266,7 @@ def step(entry: Registration | None, event: Event) -> Step:
             return None, ()
         case DeregisterRefused(_, refusal), "leaving", Registration():
             text = f"{format_key(entry.key)} could not be deregistered: {refusal.message}"
-            return None, () if refusal.code in _GONE else (Log("warn", text),)
+            return None, () if refusal.code in _GONE or refusal.host else (Log("warn", text),)
         case RefusedForNow(epoch, seconds), _, _:
             return entry, (RetryLater(epoch, seconds),)
         case ProcessEnded(_, why) | ConnectionClosed(_, why), "pending" | "registered" | "refused", Registration():
@@ -279,6 +281,11 @@ def step(entry: Registration | None, event: Event) -> Step:
             return entry, (Register(Attempt(entry)),)
         case _:
             return entry, ()
+
+
+def is_displaced(entry: Registration) -> bool:
+    """Return whether another host's instance at the same address and port counts in place of the entry."""
+    return entry.state == "refused" and entry.code in _REPLACED
 
 
 def is_gone(refusal: Refusal) -> bool:
@@ -327,13 +334,25 @@ def _load(entry: Registration | None, asked: LoadRequested) -> Step:
     return loaded, (Register(Attempt(loaded)),)
 
 
+def _registered(entry: Registration, warning: str) -> Step:
+    if (entry.state, entry.problem) == ("registered", warning):
+        return entry, ()
+    doubt = (Log("warn", f"{format_key(entry.key)}: {warning}"),) if warning else ()
+    return _with(entry, state="registered", problem=warning, code=""), doubt
+
+
 def _refused(entry: Registration, event: RegisterRefused) -> Step:
     attempt, refusal = event.attempt, event.refusal
+    if refusal.host and refusal.code == "deregistered" and not attempt.renewed:
+        # The newer instance of the other host is over, and this one lives.
+        return entry, (Renew(attempt, refusal.epoch),)
     # A living process may have an old epoch because the clock was set back. One that was registered already has been
     # replaced by a newer instance and must not take its place.
     is_behind = refusal.code == "stale-epoch" or (attempt.first and refusal.code == "deregistered")
     if is_behind and attempt.entry.state == "pending" and not attempt.renewed:
         return entry, (Renew(attempt, refusal.epoch),)
+    if refusal.host and refusal.code == "stale-epoch" and not attempt.first:
+        return _displaced(entry, refusal)
     release = (Unwatch(), Release(entry.epoch))
     if attempt.first and attempt.replaced is not None:
         return attempt.replaced, (*release, Watch(), Refuse(refusal))
@@ -344,6 +363,18 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
+
+
+def _displaced(entry: Registration, refusal: Refusal) -> Step:
+    """The entry stays, with its process and connections watched: it counts again when the other instance is over."""
+    text = (
+        f"host {refusal.host} has registered the same service, address and port later, and that instance counts; this "
+        "one counts again when that one ends"
+    )
+    if (entry.code, entry.problem) == (refusal.code, text):
+        return entry, (Refuse(refusal),)
+    log = Log("warn", f"{format_key(entry.key)} does not count now: {text}")
+    return _with(entry, state="refused", problem=text, code=refusal.code), (log, Refuse(refusal))
 
 
 def _hold(entry: Registration) -> tuple[Action, ...]:

@@ -72,7 +72,5 @@ class OwnDirectories:
                 f"daemon own everything in the directory, or set [host] {key} to another one"
             ) from None
         if self._locks[place] is None:
-            self._log.warn(
-                "{path} is on a disk that makes no locks: see that no second daemon uses it", path=directory
-            )
+            self._log.warn("{path} is on a disk that makes no locks: see that no second daemon uses it", path=directory)
         return True

@@ -150,8 +150,7 @@ class HostService(Service):
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
     def startService(self) -> None:
-        """Answer from the disk cache, then connect to a server; `started` fails with CannotStart or CannotListenError.
-        """
+        """Answer from the disk cache, then connect to a server; `started` fails if the daemon cannot serve."""
         super().startService()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)

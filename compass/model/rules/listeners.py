@@ -35,9 +35,11 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import FAILING, IDLE, Listener, State
-from compass.model.rules.draft import Draft, refuse
+from compass.model.rules.draft import Draft, refuse, unheld_id
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.shares import check_metadata, check_registration
+from compass.model.rules.succession import check_succession, doubt_about, state_held
+from compass.model.rules.unheld import UNHELD, is_unheld
 from compass.model.rules.validation import check_epoch, check_host, saw_it_die
 from compass.model.text import escape_line
 
@@ -53,17 +55,12 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
         most = LISTENERS_PER_SERVICE_MAX
         refuse("too-large", f"{service} has {most} listeners, the most there can be; purge old ones")
-    if old is not None and epoch < old.epoch:
-        refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
-    if old is not None and epoch == old.epoch and old.state == "offline":
-        refuse(
-            "deregistered",
-            f"this instance of {_named(old)} is over ({old.cause}); only a new one can register",
-            epoch=old.epoch,
-        )
+    if old is not None:
+        check_succession(draft, old, epoch)
     same_instance = old is not None and epoch == old.epoch
     # A host that registers its listeners again after a server's restart has no new evidence about their health.
-    state: State = old.state if old is not None and same_instance else "up"
+    state: State = state_held(draft.catalogue, old) if old is not None and same_instance else "up"
+    warning = doubt_about(draft, old, service, address)
     row = Listener(
         service=service,
         address=address,
@@ -83,13 +80,14 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     if old is not None and same_instance and old.state == state:
         row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
         if row == old:
-            return Registered(draft.catalogue.revision, state, changed=False)
+            return Registered(draft.catalogue.revision, state, changed=False, warning=warning)
     check_registration(draft.catalogue, old, row)
+    was_unheld = old is not None and is_unheld(draft.catalogue, old)
     draft.set("register", row)
-    if state == "up":
+    if state == "up" or was_unheld:
         draft.close_alerts(row)
         _settle_cap(draft, row)
-    registered = Registered(draft.catalogue.revision, state)
+    registered = Registered(draft.catalogue.revision, state, warning=warning)
     _attend(draft, service)
     return registered
 
@@ -122,6 +120,7 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
     draft.set(operation, row)
     if request.died:
+        draft.close_incident(unheld_id(row))
         draft.open_alert("failure", row, f"{_named(row)} on host {row.host} ended without deregistering")
     else:
         draft.close_alerts(row)
@@ -217,6 +216,10 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.catalogue.revision, old.state if old else "offline")
     row, cause = old, escape_line(request.cause, DETAIL_MAX)
+    unheld = is_unheld(draft.catalogue, old)
+    if request.alive and unheld:
+        # Another program may have its address and port by now; only its host knows.
+        return Reported(draft.catalogue.revision, old.state)
     if request.alive:
         if old.state in FAILING | {"slow"}:
             state: State = "draining" if is_draining(old) else "up"
@@ -233,6 +236,8 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
             )
             draft.open_incident(_cap_id(old), text)
             return Reported(draft.catalogue.revision, old.state)
+        if unheld:
+            cause = escape_line(f"{UNHELD}, and {cause}", DETAIL_MAX)
         row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")

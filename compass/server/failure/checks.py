@@ -188,7 +188,7 @@ class SuspectCheck(HealthCheck):
         self.context.records.record_peers(self.key, results)
         hosts = ", ".join(sorted(one.host for one in results if one.alive) or sorted(one.host for one in results))
         if any(one.alive for one in results):
-            self.verdict(alive=True, cause=f"answered {hosts}; {why}")
+            self.verdict(alive=True, cause=f"answered {hosts}; {why}", settled=self._unheld)
         elif results:
             self.verdict(alive=False, cause=f"{hosts} found it dead; {why}", settled=self._settled)
         else:
@@ -216,7 +216,7 @@ class SuspectCheck(HealthCheck):
             elif judgement == "alive":
                 others = ", ".join(sorted(one.host for one in results if one.alive))
                 cause = "answered the probe" if not problem else f"answered {others}, though not this server"
-                self.verdict(alive=True, cause=cause)
+                self.verdict(alive=True, cause=cause, settled=self._unheld)
             else:
                 hosts = ", ".join(sorted(one.host for one in results))
                 cause = f"{problem}; {hosts} found the same" if hosts else problem
@@ -230,6 +230,12 @@ class SuspectCheck(HealthCheck):
     def _settled(self, reply: Reported) -> None:
         if reply.state == "suspect":
             self.context.records.record_judgement(self.key, "dead, but stays suspect: the category's cap is reached")
+            self._try_again()
+
+    def _unheld(self, reply: Reported) -> None:
+        """Probe on: something answers at the address of a listener that its host does not hold, until it ends."""
+        if reply.state == "suspect":
+            self.context.records.record_judgement(self.key, "it answers, but its host does not hold it")
             self._try_again()
 
     def _try_again(self) -> None:

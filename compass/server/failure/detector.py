@@ -65,7 +65,12 @@ class FailureDetector:
     """
 
     def __init__(
-        self, server: str, committer: Committer, suspicions: PendingSuspicions, dependencies: DetectorDependencies
+        self,
+        server: str,
+        committer: Committer,
+        suspicions: PendingSuspicions,
+        dependencies: DetectorDependencies,
+        index: ListenerIndex,
     ) -> None:
         environment = dependencies.environment
         self.clock = environment.clock
@@ -85,7 +90,7 @@ class FailureDetector:
         """Checks of listeners that are suspect, down or slow."""
         self._checks: dict[ListenerKey, UnconfirmedCheck] = {}
         """Checks of listeners in use."""
-        self._index = ListenerIndex()
+        self._index = index
         self._timers = Timers(self.clock)
 
     def start(self, catalogue: Catalogue) -> None:
@@ -290,7 +295,7 @@ class FailureDetector:
         if row.state == "offline":
             self._forget(key)
             return
-        self._index.add(key, row.host)
+        self._index.add(key, row.host, row.epoch)
         category = catalogue.categories.get(category_of(row.service))
         policy = category.policy if category is not None else Policy()
         if not self._cluster.owns(row):
