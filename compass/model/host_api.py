@@ -41,6 +41,9 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     """Empty: the host's own."""
     load: Share = IDLE
     degradation: Share = IDLE
+    shared: bool = False
+    """True if further processes may share the registration, such as the workers of one server; it ends with the last
+    one. Each registers with its `pid` and the same credential."""
 
 
 class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -52,6 +55,8 @@ class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     address: OptionalAddress = ""
     epoch: Annotated[Integer, between(0, EPOCH_MAX)] = 0
     """Epoch of the instance, from the reply to its registration; 0: the instance that is registered here now."""
+    pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
+    """Process that leaves a registration which it shares; the others keep it. 0: the registration ends for all."""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from compass.agent.registration.journal import FILE_NAME
+from compass.agent.registration.journal import FILE_NAME, Process, Registration, RegistrationJournal
+from compass.agent.registration.sharing import SHARERS_MAX, SharedRegistrations
 from compass.model.host_api import LocalDeregister, LocalRegister
 from compass.model.replies import Refusal, Registered, Watching
 from compass.model.requests import Disown, Register, Watch
@@ -15,6 +19,7 @@ from compass.model.rows import Instance, Listener
 from compass.server.failure.holdings import CLAIM_SECONDS, CONTESTED, TROUBLE
 from compass.wire.messages import Recorded
 from tests.support.agent_world import ADDRESS, Hosts
+from tests.support.virtual_world import SimulatedProcesses
 
 CHINA = "chinaserver.openuss"
 UNHELD = f"failure unheld {CHINA} {ADDRESS}:2028"
@@ -305,3 +310,93 @@ def test_a_loopback_address_with_dependants_elsewhere_is_told(world: Hosts, toke
     world.wait(provider.register(wish(tokens, 2029, address="127.0.0.1")))
     problems = [entry.problem for entry in provider.status().registrations]
     assert "loopback" in problems[1] and "user" in problems[1]
+
+
+# Several processes of one server.
+
+
+def start_processes(world: Hosts, *pids: int) -> None:
+    for pid in pids:
+        world.processes["provider"].start(pid)
+
+
+def test_workers_share_one_registration(world: Hosts, tokens: dict[str, str]) -> None:
+    """Programs 12: one that leaves or dies changes nothing at a server; the end of the last one is that of the service."""
+    provider = world.daemon("provider")
+    start_processes(world, 2, 3)
+    first = world.wait(provider.register(wish(tokens, pid=1, shared=True)))
+    before = revision(world)
+    for pid in (2, 3):
+        other = world.wait(provider.register(wish(tokens, pid=pid, shared=True)))
+        assert (other.epoch, other.state) == (first.epoch, "up")
+    leaving = LocalDeregister(CHINA, 2028, tokens[CHINA], epoch=first.epoch)
+    kept = world.wait(provider.deregister(msgspec.structs.replace(leaving, pid=1)))
+    assert kept.state == "up" and row(world).state == "up"
+    world.processes["provider"].kill(2)
+    world.run(1.0)
+    assert row(world).state == "up" and revision(world) == before
+    assert [entry.pid for entry in provider.status().registrations] == [3]
+    world.processes["provider"].kill(3)
+    world.run(1.0)
+    assert row(world).state == "offline" and "process ended" in row(world).cause
+
+
+def test_the_last_worker_that_leaves_deregisters(world: Hosts, tokens: dict[str, str]) -> None:
+    provider = world.daemon("provider")
+    start_processes(world, 2)
+    for pid in (1, 2, 1):
+        outcome = world.wait(provider.register(wish(tokens, pid=pid, shared=True)))
+    for pid in (2, 1):
+        world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA], epoch=outcome.epoch, pid=pid)))
+    assert row(world).state == "offline" and row(world).cause == "deregistered"
+
+
+def test_workers_still_share_after_a_restart_of_the_daemon(world: Hosts, tokens: dict[str, str]) -> None:
+    """One that ended meanwhile is no end of the others."""
+    provider = world.daemon("provider")
+    start_processes(world, 2, 3)
+    for pid in (1, 2, 3):
+        world.wait(provider.register(wish(tokens, pid=pid, shared=True)))
+    world.hosts["provider"].crash()
+    world.processes["provider"].kill(1)
+    provider = world.daemon("provider")
+    world.run(1.0)
+    assert row(world).state == "up"
+    assert [entry.pid for entry in provider.status().registrations] == [2]
+    world.processes["provider"].kill(3)
+    world.run(1.0)
+    assert row(world).state == "up"
+    world.processes["provider"].kill(2)
+    world.run(1.0)
+    assert row(world).state == "offline"
+
+
+def test_processes_that_do_not_share_are_told(
+    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The newer one counts, as before, and the log says what workers do."""
+    logged: list[str] = []
+    log = SimpleNamespace(warn=lambda text, **more: logged.append(text))
+    monkeypatch.setattr(SharedRegistrations, "_log", log)
+    provider = world.daemon("provider")
+    start_processes(world, 2)
+    world.wait(provider.register(wish(tokens, pid=1)))
+    world.wait(provider.register(wish(tokens, pid=2, shared=True)))
+    assert len(logged) == 1 and "shared=true" in logged[0]
+    world.processes["provider"].kill(2)
+    world.run(1.0)
+    assert row(world).state == "offline"
+
+
+@pytest.mark.parametrize("number", [SHARERS_MAX, SHARERS_MAX + 1])
+def test_the_processes_of_one_registration_are_bounded(number: int) -> None:
+    """P10: one more registers as a new instance."""
+    journal, processes = RegistrationJournal(Path("unused")), SimulatedProcesses()
+    processes.living.update(range(1, SHARERS_MAX + 3))
+    sharing = SharedRegistrations(journal, processes)
+    others = tuple(Process(pid, f"start of {pid}") for pid in range(2, number + 1))
+    old = Registration(
+        CHINA, ADDRESS, 1, 5, "token", "registered", pid=1, started="start of 1", shared=True, others=others
+    )
+    new = Registration(CHINA, ADDRESS, 1, 9, "token", "pending", pid=SHARERS_MAX + 2, started="x", shared=True)
+    assert sharing.joined(old, new).epoch == (5 if number <= SHARERS_MAX else 9)

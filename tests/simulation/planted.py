@@ -1,4 +1,4 @@
-"""Four bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+"""Six bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
 
 They exist here only; `compass` has no switch for them.
 """
@@ -16,6 +16,7 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
+from compass.server.failure.holdings import Holdings
 from compass.server.push import snapshot_cache
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Subscriptions
@@ -116,9 +117,25 @@ def suspicion_kept_as_truth() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def rows_and_books_not_compared() -> Iterator[None]:
+    """A server that believes that a host holds whatever is recorded for it."""
+    with _replaced(Holdings, "differ", lambda self, host, digest: False):
+        yield
+
+
+@contextmanager
+def taken_over_in_silence() -> Iterator[None]:
+    """A host is not told that another one has its address and port, nor that that one has ended."""
+    with _replaced(Holdings, "_send_to", lambda self, host, row: None):
+        yield
+
+
 BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "reply-before-commit": reply_before_commit,
     "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
     "empty-list-during-start": empty_list_during_start,
     "suspicion-kept-as-truth": suspicion_kept_as_truth,
+    "rows-and-books-not-compared": rows_and_books_not_compared,
+    "taken-over-in-silence": taken_over_in_silence,
 }

@@ -40,15 +40,18 @@ class Comparison:
         self._server = server
         self._registrar = registrar
         self._told = ""
+        self._has_session = False
         server.follow(self)
 
     # The book of a watch ----------------------------------------------------------------------------------
 
     def holds(self) -> str:
         """Return the digest of what this host holds; empty: that is unknown, or changes now."""
-        if self._journal.is_blocked or self._registrar.is_busy:
+        entries = self._journal.all()
+        is_busy = self._registrar.verifying or any(not entry.is_settled for entry in entries)
+        if self._journal.is_blocked or (self._has_session and is_busy):
             return ""
-        return to_hex(sum(instance_digest(*entry.instance) for entry in self._journal.all() if is_recorded(entry)))
+        return to_hex(sum(instance_digest(*entry.instance) for entry in entries if is_recorded(entry)))
 
     def trouble(self) -> str:
         """Return what administrators should know; empty: nothing."""
@@ -68,10 +71,12 @@ class Comparison:
     # The follower of the session --------------------------------------------------------------------------
 
     def session_opened(self, welcome: Welcome) -> None:
-        """Do nothing: the watch says what this host holds."""
+        """Note it: on a new session no server is asked for anything before the watch."""
+        self._has_session = True
 
     def session_ended(self) -> None:
-        """Do nothing: the next session compares again."""
+        """Note it: the next session compares again."""
+        self._has_session = False
 
     def session_pushed(self, messages: Sequence[Pushed]) -> None:
         """Compare what is recorded with the journal."""
@@ -87,7 +92,7 @@ class Comparison:
             if instance.host not in ("", self._host):
                 if entry is not None and entry.state != "leaving":
                     self._registrar.register_again(key)
-            elif (entry is None or entry.epoch < instance.epoch) and not self._registrar.is_verifying(key):
+            elif (entry is None or entry.epoch < instance.epoch) and key not in self._registrar.verifying:
                 unheld.append(instance)
         if unheld:
             names = ", ".join(format_key((one.service, one.address, one.port)) for one in unheld[:TROUBLES_SHOWN_MAX])

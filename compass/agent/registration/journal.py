@@ -42,6 +42,13 @@ Instance = tuple[ListenerKey, int]
 """Listener and epoch: names one instance of a service."""
 
 
+class Process(msgspec.Struct, frozen=True, array_like=True):
+    """Process that shares a registration."""
+
+    pid: Integer
+    started: str
+
+
 class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Registration: one instance of a service on this host."""
 
@@ -69,6 +76,10 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     degradation: float = IDLE
     user: Integer = UNKNOWN_USER
     """User whose program asked for it."""
+    shared: bool = False
+    """Further processes may share it."""
+    others: tuple[Process, ...] = ()
+    """Further processes that share it."""
 
     @property
     def key(self) -> ListenerKey:
@@ -79,6 +90,11 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     def instance(self) -> Instance:
         """Identity of this instance."""
         return ((self.service, self.address, self.port), self.epoch)
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """Processes that share it, the named one first."""
+        return (Process(self.pid, self.started), *self.others)
 
     @property
     def lives(self) -> bool:

@@ -25,6 +25,7 @@ from compass.agent.registration.journal import (
     register_request,
 )
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
+from compass.agent.registration.sharing import SharedRegistrations
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.connector import UpstreamDependencies
 from compass.agent.upstream.upstream import Upstream
@@ -75,7 +76,8 @@ class Registrar:
         """Instance as its open connection knows it -> instance now; they differ after a renewal."""
         self._asked: set[Instance] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
-        self._verifying: list[ListenerKey] = []
+        self._sharing = SharedRegistrations(journal, parts.process_watch)
+        self.verifying: list[ListenerKey] = []
         """Listeners for which a server is asked to register an instance that the journal does not hold yet."""
         self._has_session = False
 
@@ -86,11 +88,11 @@ class Registrar:
         for entry in self._journal.all():
             if entry.state == "leaving":
                 continue
+            self._sharing.watch(entry)
             try:
                 self._watch_process(entry)
             except NoSuchProcess:
-                reason = "its process ended while this daemon was not running"
-                self._step(entry.key, states.ProcessEnded(entry.epoch, reason))
+                self._process_ended(entry, "its process ended while this daemon was not running")
             except CannotWatch as problem:
                 self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
@@ -100,6 +102,7 @@ class Registrar:
         self._has_session = False
         self._held.clear()
         self._timers.cancel_all()
+        self._sharing.stop()
         for key in list(self._watches):
             self._unwatch(key)
 
@@ -117,16 +120,6 @@ class Registrar:
         """Register what the journal holds as it is: another host may have replaced it, or that one is over."""
         self._step(key, states.Due())
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether a server is being asked for something that changes what this host holds."""
-        entries = self._journal.all()
-        return self._has_session and (bool(self._verifying) or any(not entry.is_settled for entry in entries))
-
-    def is_verifying(self, key: ListenerKey) -> bool:
-        """Return whether a server is being asked for an instance that the journal does not hold yet."""
-        return key in self._verifying
-
     # Requests of programs ---------------------------------------------------------------------------------
 
     def register(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
@@ -142,11 +135,12 @@ class Registrar:
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
-            entry = self._entry(request, key, old, user)
+            entry = self._sharing.joined(old, self._entry(request, key, old, user))
             after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
                 self._watch_process(entry)
                 self._journal.put(entry)
+                self._sharing.watch(entry)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
         except NoSuchProcess as problem:
@@ -165,6 +159,9 @@ class Registrar:
         key = self._key(request)
         if isinstance(key, Refusal):
             return succeed(key)
+        if (kept := self._sharing.without(key, request)) is not None:
+            self._watch_again(kept)
+            return succeed(outcome_of(kept, "up"))
         return self._step(key, states.DeregisterRequested(key, request.epoch, request.credential))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
@@ -228,6 +225,7 @@ class Registrar:
             load=request.load,
             degradation=request.degradation,
             user=user,
+            shared=request.shared,
         )
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -251,7 +249,7 @@ class Registrar:
                 case states.Register(attempt):
                     answer = self._register(attempt)
                 case states.Verify(new):
-                    self._verifying.append(new.key)
+                    self.verifying.append(new.key)
                     answer = self._server.ask(register_request(new)).addCallback(self._verified, new)
                 case states.Deregister(leaving):
                     self._asked.add(leaving.instance)
@@ -288,8 +286,6 @@ class Registrar:
             case states.Release(epoch):
                 self._held = {known: now for known, now in self._held.items() if now != (key, epoch)}
 
-    # Requests to the server -------------------------------------------------------------------------------
-
     def _register(self, attempt: states.Attempt) -> Deferred[Answer]:
         self._asked.add(attempt.entry.instance)
         return self._server.ask(register_request(attempt.entry)).addCallback(self._registered, attempt)
@@ -308,7 +304,7 @@ class Registrar:
         return self._step(entry.key, states.RegisterRefused(attempt, refusal))
 
     def _verified(self, reply: Reply, entry: Registration) -> Answer:
-        self._verifying.remove(entry.key)
+        self.verifying.remove(entry.key)
         if not isinstance(reply, Registered):
             return _refusal(reply)
         self._asked.add(entry.instance)
@@ -359,8 +355,6 @@ class Registrar:
             # A host in the mode `short` connects for what is due, and its session begins with that.
             self._server.expected()
 
-    # Processes and connections ----------------------------------------------------------------------------
-
     def _watch_process(self, entry: Registration) -> None:
         """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch."""
         stop = None
@@ -384,8 +378,11 @@ class Registrar:
         if stop is not None:
             stop()
 
-    def _process_ended(self, entry: Registration) -> None:
-        self._step(entry.key, states.ProcessEnded(entry.epoch, f"process {entry.pid} ended"))
+    def _process_ended(self, entry: Registration, reason: str = "") -> None:
+        if (kept := self._sharing.leave(entry.key, entry.pid)) is not None:
+            self._watch_again(kept)
+        else:
+            self._step(entry.key, states.ProcessEnded(entry.epoch, reason or f"process {entry.pid} ended"))
 
     def _grace_over(self) -> None:
         for entry in self._journal.all():

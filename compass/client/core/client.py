@@ -64,6 +64,9 @@ class Options(TypedDict, total=False):
     hold: bool
     """True: the daemon notices the end of this process by a connection, instead of by the process's number, for a
     container, which has its own process numbers."""
+    shared: bool
+    """True: further processes of this host may share the registration, such as the workers of one server; it ends with
+    the last one."""
     patience_seconds: float
     """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
@@ -179,6 +182,7 @@ class CoreClient:
             options.get("zone", ""),
             options.get("load", IDLE),
             options.get("degradation", IDLE),
+            options.get("shared", False) and not hold,
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -338,7 +342,8 @@ class Registration:
             return
         self._ended = True
         own, epoch = self._request, self.outcome.epoch
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
+        leaving = own.pid if own.shared else 0
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch, leaving)
         try:
             await self._core.calls.deregister(request)
         except ApiProblem as problem:
