@@ -95,7 +95,8 @@ class Registered:
             async with asyncio.timeout(LISTENING_SECONDS):
                 while not await _accepts(address, self._port):
                     await asyncio.sleep(PROBE_SECONDS)
-            return await self.client.register(self._service, self._port, **{"shared": True, **self._options})
+            options: Options = {"shared": True, **self._options}
+            return await self.client.register(self._service, self._port, **options)
         except TimeoutError:
             text = (
                 f"no server listens at {address} port {self._port} after {LISTENING_SECONDS:g} s; is address= missing?"

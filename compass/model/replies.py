@@ -196,6 +196,11 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
+    since: float = 0.0
+    """UNIX time of the begin of its session, or of the end; of a host at another server, when this server knew it. 0:
+    unknown."""
+    origin: str = ""
+    """Address that its session comes from; empty: unknown, as of a host at another server."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):

@@ -33,6 +33,7 @@ from compass.server.push.later_revisions import LaterRevisions
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Guards, Subscriptions
 from compass.server.queries.handler import QueryHandler
+from compass.server.queries.host_sessions import HostSessionTracker
 from compass.server.queries.status import StatusReporter, StatusSources
 from compass.server.sessions.bearer_auth import BearerAuth
 from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
@@ -100,7 +101,8 @@ class Components:
         self.changes, self.cluster = changes, cluster
         self.committer = committer = Committer(access, replica, SecurityLog(base.connections), decider, clock)
         self.publisher = publisher = Publisher(replica, clock)
-        presence = HostPresence(replica, publisher, cluster)
+        self.host_sessions = tracker = HostSessionTracker(base.name, given, cluster)
+        presence = HostPresence(replica, publisher, cluster, tracker)
         self.pending_suspicions = pending = PendingSuspicions(clock, decider, committer, publisher)
         committer.overdue_handler = pending
         detecting = DetectorDependencies(given, given.probe, presence, cluster)
@@ -112,7 +114,8 @@ class Components:
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
         self.alerts = AlertNotifier(notifying, given.ways)
         self.refused_hosts = RefusedHosts(base.name, clock, committer)
-        sources = StatusSources(committer, publisher, cluster, detector.local_health, base.connections, base.drain)
+        health = detector.local_health
+        sources = StatusSources(committer, publisher, cluster, health, base.connections, base.drain, tracker)
         self.status = StatusReporter(identity, sources)
         self.membership = Membership(clock, servers, cluster, self.status, publisher)
         self.hosts = HostEvents(presence, self.membership, pending, detector, self.alerts, self.dialer)

@@ -89,7 +89,7 @@ def test_a_row_that_its_host_does_not_hold_is_probed_and_marked(
 
 
 def test_a_stranger_that_ends_is_down(world: Hosts, tokens: dict[str, str]) -> None:
-    """What answers at the address of such a row is probed on."""
+    """The server continues to probe what answers at the address of such a row."""
     world.wait(world.daemon("provider").register(wish(tokens)))
     lose_book(world, "provider")
     world.daemon("provider")
@@ -170,7 +170,7 @@ def test_a_session_with_an_older_server_or_host_is_as_before(world: Hosts, token
 
 
 def test_a_damaged_book_is_set_aside_and_told(world: Hosts, tokens: dict[str, str]) -> None:
-    """Its rows are marked, the status and an incident say why, and the daemon goes on."""
+    """The rows are marked, the status and an incident say why, and the daemon runs."""
     world.wait(world.daemon("provider").register(wish(tokens, pid=1)))
     world.hosts["provider"].crash()
     path = world.directory / "provider" / FILE_NAME
@@ -285,7 +285,7 @@ def test_the_end_of_the_older_one_leaves_the_newer_one(world: Hosts, tokens: dic
 
 
 def test_one_endpoint_under_two_services(world: Hosts, tokens: dict[str, str]) -> None:
-    """Told in the status and to administrators, unless one process serves both; over when one of them ends."""
+    """The status and an incident say so, unless one process serves both; over when one of them ends."""
     provider = world.daemon("provider")
     world.processes["provider"].start(2)
     for service, pid in ((CHINA, 1), ("one.openuso", 1)):
@@ -321,7 +321,7 @@ def start_processes(world: Hosts, *pids: int) -> None:
 
 
 def test_workers_share_one_registration(world: Hosts, tokens: dict[str, str]) -> None:
-    """Programs 12: one that leaves or dies changes nothing at a server; the end of the last one is that of the service."""
+    """Programs 12: one that leaves or dies changes nothing at a server; the end of the last one is the service's."""
     provider = world.daemon("provider")
     start_processes(world, 2, 3)
     first = world.wait(provider.register(wish(tokens, pid=1, shared=True)))
@@ -352,7 +352,7 @@ def test_the_last_worker_that_leaves_deregisters(world: Hosts, tokens: dict[str,
 
 
 def test_workers_still_share_after_a_restart_of_the_daemon(world: Hosts, tokens: dict[str, str]) -> None:
-    """One that ended meanwhile is no end of the others."""
+    """The end of one meanwhile is no end of the others."""
     provider = world.daemon("provider")
     start_processes(world, 2, 3)
     for pid in (1, 2, 3):

@@ -53,7 +53,7 @@ def registered(deployment: Deployment, host: Host, address: str = "", pid: int =
 
 
 def second_daemon(deployment: Deployment, host: Host, name: str, changes: dict[str, str]) -> Program:
-    """Another daemon with the configuration of a host, but for some texts in it."""
+    """Make another daemon with the configuration of a host, but for some texts in it."""
     text = (host.directory / "opengnscd.toml").read_text()
     for old, new in changes.items():
         assert old in text
@@ -80,8 +80,8 @@ def test_a_lost_state_directory(deployment: Deployment, stranger: bool) -> None:
             process.wait()
         host.daemon.start()
         host.in_session()
-        marked = eventually(lambda: (one := row(deployment, port)).state != "up" and one, "the row is marked")
-        assert marked.cause.startswith("its host does not hold it")
+        eventually(lambda: row(deployment, port).state != "up", "the row is marked")
+        assert row(deployment, port).cause.startswith("its host does not hold it")
         assert f"is recorded for host {host.name}" in alerts(deployment)
         if stranger:
             time.sleep(1.0)
@@ -160,7 +160,7 @@ def test_two_daemons_with_one_shared_view(deployment: Deployment) -> None:
 
 
 def test_two_hosts_with_one_address_and_port(deployment: Deployment) -> None:
-    """F6: nobody is taken over in silence, and the older one counts again when the newer one ends."""
+    """F6: both daemons and administrators know, and the older one counts again when the newer one ends."""
     first, second = deployment.add_hosts("two1", "two2")
     sleeps = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
     try:

@@ -193,10 +193,10 @@ def _deaths(history: History, truth: Truth) -> Iterator[Violation]:
 
 
 def _orphans(history: History, truth: Truth) -> Iterator[Violation]:
-    """P9: whatever becomes of hosts and their disks, no row stays in use that nobody serves."""
+    """P9: whatever becomes of hosts and their disks, no row stays in use without a process."""
     for event in history:
         if isinstance(event, Orphaned):
-            what = f"epoch {event.epoch} of {event.service} at {event.address}:{event.port} is in use and serves nobody"
+            what = f"epoch {event.epoch} of {event.service} at {event.address}:{event.port} is in use without a process"
             yield Violation("P9", event.who, event.at, truth.revision, what)
 
 

@@ -107,6 +107,8 @@ class Deployment(World):
         """Addresses of the processes that register with another host's."""
         self.contested: set[tuple[str, str, int]] = set()
         """Listeners that processes of several hosts have registered."""
+        self.forgetful: set[str] = set()
+        """Hosts that have lost their disk."""
         self.registered: dict[int, Outcome] = {}
         """Answers to the listeners that are alive."""
         self.old: OldClient | None = None
@@ -159,6 +161,11 @@ class Deployment(World):
             disk.failing = 0
         self.dead.clear()
         self.run(SETTLE_SECONDS)
+        for name in sorted(self.forgetful):
+            # Programs of a host that has lost its disk ask again; the first time perhaps no server could be asked.
+            for service in self.watched[name]:
+                self.hosts[name].daemon.dependencies(service)
+            self.run(10.0)
 
     def look_at_all(self) -> None:
         """Record the rows that each server and host holds at the end."""
@@ -385,6 +392,7 @@ class Deployment(World):
                 self.dead.discard((self._address_of(pid), self.pids[pid][2]))
         machine.processes.living.clear()
         del self.disks[host]
+        self.forgetful.add(host)
         self.clock.callLater(float(away), self.start_host, host)
 
     def do_restart_server(self, server: str, how: str, away: str) -> None:

@@ -366,7 +366,7 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
 
 
 def _displaced(entry: Registration, refusal: Refusal) -> Step:
-    """The entry stays, with its process and connections watched: it counts again when the other instance is over."""
+    """Keep the entry, with its process and connections watched: it counts again when the other instance is over."""
     text = (
         f"host {refusal.host} has registered the same service, address and port later, and that instance counts; this "
         "one counts again when that one ends"

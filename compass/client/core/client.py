@@ -16,6 +16,8 @@ import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Literal, TypedDict, TypeVar, Unpack
 
+import msgspec
+
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
@@ -193,6 +195,10 @@ class CoreClient:
                 outcome = await (held.next() if held else self.calls.register(request))
                 break
             except ApiProblem as problem:
+                if problem.code == "malformed" and request.shared:
+                    # A daemon of an earlier version; the newest worker counts there.
+                    request = msgspec.structs.replace(request, shared=False)
+                    continue
                 left = deadline - self.runtime.seconds()
                 if not may_pass(problem) or left <= 0:
                     raise
