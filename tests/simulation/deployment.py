@@ -391,7 +391,7 @@ class Deployment(World):
             if stranger == "yes":
                 self.dead.discard((self._address_of(pid), self.pids[pid][2]))
         machine.processes.living.clear()
-        del self.disks[host]
+        self.disks[host] = Disk(machine.world.now)
         self.forgetful.add(host)
         self.clock.callLater(float(away), self.start_host, host)
 
