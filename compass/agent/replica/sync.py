@@ -54,7 +54,7 @@ class ReplicaListener(Protocol):
 
 
 class HostBook(Protocol):
-    """What this host holds, for the server that it watches at."""
+    """Registrations of this host, for the server that it watches at."""
 
     def holds(self) -> str:
         """Return the digest of the instances that this host holds; empty: it does not compare now."""
