@@ -280,7 +280,7 @@ class Deployment(World):
     # What happens: one method for each action of the plan, with its arguments as text.
 
     def do_register_elsewhere(self, pid: str, host: str, service: str, port: str, of: str) -> None:
-        """With the address of another host, as by a copied configuration."""
+        """Register with the address of another host, as by a copied configuration."""
         address = _address(self.hosts[of])
         self.addresses[int(pid)] = address
         self.do_register(pid, host, service, port, address)

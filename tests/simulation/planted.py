@@ -126,7 +126,7 @@ def rows_and_books_not_compared() -> Iterator[None]:
 
 @contextmanager
 def taken_over_in_silence() -> Iterator[None]:
-    """A host is not told that another one has its address and port, nor that that one has ended."""
+    """The server does not send a host that another one has its address and port, nor that that one has ended."""
     with _replaced(Holdings, "_send_to", lambda self, host, row: None):
         yield
 

@@ -1,4 +1,4 @@
-"""Who is in session where and since when: in `lag`, in `host list`, and as a stream of views (A1)."""
+"""Sessions of hosts, where and since when: in `lag`, in `host list`, and as a stream of views (A1)."""
 
 from __future__ import annotations
 
