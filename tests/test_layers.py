@@ -11,7 +11,7 @@ TWISTED = "twisted zope"
 MAY = {
     "model": "msgspec immutables",
     "wire": "compass.model msgspec",
-    "store": "compass.model msgspec immutables sqlalchemy alembic psycopg",
+    "store": "compass.model compass.system msgspec immutables sqlalchemy alembic psycopg",
     "server": f"compass.model compass.wire compass.system msgspec immutables {TWISTED}",
     "agent": f"compass.model compass.wire compass.templates compass.system msgspec immutables {TWISTED}",
     "gateway": f"compass.model compass.system msgspec immutables klein werkzeug prometheus_client {TWISTED}",

@@ -40,6 +40,7 @@ class Agent:
         its.shared_view.start()
         if parts.reactions is not None:
             parts.reactions.start(its.view)
+        its.address.start()
         its.registrar.start()
         its.upstream.start()
 
@@ -49,6 +50,8 @@ class Agent:
         Returns what fires when the session is closed.
         """
         its = self.components
+        its.address.stop()
+        its.own_probes.stop()
         its.registrar.stop()
         its.sync.stop()
         its.asked.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from compass.agent.registration.states import TRANSIENT
+from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.replica.wanted_services import WantedServices
 from compass.agent.upstream.upstream import Upstream

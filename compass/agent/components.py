@@ -7,7 +7,10 @@ from compass.agent.changes import Changes, ViewReader
 from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
 from compass.agent.local_users import LocalUsers
 from compass.agent.registration.comparison import Comparison
+from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import RegistrationJournal
+from compass.agent.registration.own_checks import OwnChecks
+from compass.agent.registration.own_probe import OwnProbes
 from compass.agent.registration.probe_responder import ProbeResponder
 from compass.agent.registration.registrar import Registrar
 from compass.agent.replica.change_feed import ChangeFeed
@@ -33,7 +36,7 @@ class Components:
         clock = parts.clock
         self.dependencies = parts
         self.upstream = Upstream(parts)
-        self.journal = RegistrationJournal(parts.state_directory)
+        self.journal = RegistrationJournal(parts.state_directory, parts.machine)
         self.replica = Replica()
         self.users = LocalUsers(clock, parts.trusted_users, parts.connections_max)
         self.wanted = WantedServices(self.journal, parts.services, parts.trusted_users)
@@ -47,11 +50,19 @@ class Components:
             readers.append(parts.reactions)
         responder = ProbeResponder(self.replica, parts.probe, self.upstream) if parts.probe else None
         self.changes = Changes(clock, self.view, readers, self.cache, self.feed, responder)
-        self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, _sync_settings(parts))
+        self.address = address = HostAddress(parts)
+        settings = _sync_settings(parts, address)
+        self.sync = ReplicaSync(clock, self.upstream, self.replica, self.wanted, self.changes, settings)
         self.asked = AskedServices(clock, self.upstream, self.sync, parts.trusted_users)
-        self.registrar = Registrar(parts, self.journal, self.upstream, self.sync)
+        self.checks = OwnChecks(clock, self.journal, parts.checks, address)
+        self.registrar = Registrar(parts, self.checks, self.upstream, self.sync, address)
+        self.own_probes = OwnProbes(clock, self.journal, self.replica, parts.own_probe)
+        if parts.own_probe is not None:
+            self.registrar.on_registered = self.own_probes.registered
         self.comparison = Comparison(parts.host_name, self.journal, self.upstream, self.registrar)
         self.sync.book = self.comparison
+        address.follow(self.upstream)
+        address.follow(self.registrar)
         relay = ReportRelay(parts, self.upstream)
         checks = ReportChecks(self.replica, parts.probe, self.users)
         self.reports = Reports(parts, self.upstream, relay, self.view, self.changes, checks)
@@ -60,11 +71,11 @@ class Components:
         self.upstream.add_listener(self.asked)
 
 
-def _sync_settings(parts: AgentDependencies) -> SyncSettings:
+def _sync_settings(parts: AgentDependencies, address: HostAddress) -> SyncSettings:
     return SyncSettings(
         refresh_seconds=REFRESH_SECONDS[parts.mode] if parts.refresh_seconds is None else parts.refresh_seconds,
         polls=parts.mode == "short",
-        update_address=parts.default_address if parts.update_port else "",
+        address=address,
         update_port=parts.update_port,
         probes=parts.probe is not None,
         instance=parts.instance,

@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
-import msgspec
 from twisted.internet.defer import Deferred, succeed
 
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
-from compass.agent.registration.states import TRANSIENT
+from compass.agent.registration.journal import Registration
+from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
 from compass.model.host_api import (
+    CertificateStatus,
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalLoad,
@@ -27,6 +29,7 @@ from compass.model.host_api import (
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
 from compass.model.requests import Pull
+from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.system.peer_credentials import UNKNOWN_USER
 
 
@@ -96,6 +99,10 @@ class LocalApi:
         """Set the load of a listener of this host."""
         return self._users.ask(user, lambda _: self._registrar.report_load(request))
 
+    def report_check(self, request: LocalCheckResult, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
+        """Record the result of a check that a program makes of its own listener."""
+        return self._users.ask(user, lambda _: succeed(self._components.checks.reported(request)))
+
     def drain(self, request: LocalDrain, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Stop sending new users to a listener of this host, or send them again."""
         return self._users.ask(user, lambda _: self._registrar.drain(request))
@@ -133,18 +140,40 @@ class LocalApi:
             loaded=replica.loaded,
             services=tuple(sorted(its.wanted.all)),
             listeners=self._listeners(),
-            registrations=msgspec.convert(its.journal.all(), tuple[RegistrationStatus, ...], from_attributes=True),
+            registrations=tuple(map(self._registration, its.journal.all())),
             problem=upstream.problem,
             zone=parts.zone,
+            address=its.address.current,
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
-            warnings=its.comparison.warnings(),
+            warnings=tuple(filter(None, (*its.comparison.warnings(), parts.process_watch.problem))),
+            certificates=self._certificates(),
+        )
+
+    def _registration(self, entry: Registration) -> RegistrationStatus:
+        problem = entry.problem or self._components.own_probes.problem(entry)
+        check = self._components.checks.status(entry.key)
+        values = (entry.epoch, entry.state, entry.pid, entry.hold, problem, entry.unverified, check)
+        return RegistrationStatus(entry.service, entry.address, entry.port, *values)
+
+    def _certificates(self) -> tuple[CertificateStatus, ...]:
+        now = self._parts.now()
+        return tuple(
+            CertificateStatus(
+                one.role,
+                one.subject,
+                one.file,
+                one.not_after,
+                condition_of((one,), now),
+                one.problem(now) or one.notice(now),
+            )
+            for one in self._parts.certificates()
         )
 
     def metrics(self) -> AgentMetrics:
         """Return the agent's figures."""
-        its, reactions = self._components, self._parts.reactions
+        its, parts, reactions = self._components, self._parts, self._parts.reactions
         servers = its.upstream.servers()
         return AgentMetrics(
             loaded=its.replica.loaded,
@@ -166,6 +195,8 @@ class LocalApi:
             reactions=reactions.turns if reactions is not None else {},
             reactions_failing=reactions.failing if reactions is not None else 0,
             watchers=len(its.feed),
+            certificate_seconds=seconds_left(parts.certificates(), parts.now()),
+            certificates_invalid=len(problems_of(parts.certificates(), parts.now())),
         )
 
     def _watched(self, result: None, service: str) -> Dependencies | Refusal:

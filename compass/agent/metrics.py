@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import msgspec
 
 from compass.model.host_api import Source
-from compass.model.metrics import Counts, counter, gauge
+from compass.model.metrics import CERTIFICATE_SECONDS, CERTIFICATES_INVALID, Counts, counter, gauge
 
 
 class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,3 +99,5 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ]
     reactions_failing: Annotated[int, gauge("Hooks and templates whose last run failed.")]
     watchers: Annotated[int, gauge("Programs that watch for changes.")]
+    certificate_seconds: Annotated[Mapping[str, float], CERTIFICATE_SECONDS] = {}
+    certificates_invalid: Annotated[int, CERTIFICATES_INVALID] = 0

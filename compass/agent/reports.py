@@ -12,21 +12,25 @@ from __future__ import annotations
 from collections import Counter
 
 from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
 
 from compass.agent.changes import Changes
 from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.journal import parse_key
-from compass.agent.registration.states import TRANSIENT
+from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.view import View
 from compass.agent.report_checks import ReportChecks
+from compass.agent.upstream.answer_soon import answer_soon
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalReport, Outcome
+from compass.model.limits import PENDING_SECONDS
 from compass.model.names import InvalidName
 from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Report
 from compass.model.rows import USABLE, Listener, ListenerKey
+from compass.model.rules.validation import detail_problem
 from compass.system.timers import Timers
 
 CHECK_PATIENCE_SECONDS = 0.04
@@ -36,6 +40,8 @@ round trip through any network of a site. A service that hangs is then known eve
 
 class Reports:
     """All reports of this host."""
+
+    _log = Logger()
 
     def __init__(
         self,
@@ -67,11 +73,16 @@ class Reports:
         """Suspect the listener here and report it to a server; a user who is not believed waits for a probe."""
         try:
             key = parse_key(request.service, request.address, request.port)
-        except InvalidName as problem:
-            return succeed(Refusal(problem.code, str(problem)))
+        except InvalidName as invalid:
+            return succeed(Refusal(invalid.code, str(invalid)))
         excess = self._users.count_report(user)
         if excess is not None:
             return succeed(excess)
+        if problem := detail_problem(_report_of(request, key)):
+            # A reporter that ignores its answer goes on using a dead listener: the log says why.
+            self._log.warn("a report of {service} is refused: {problem}", service=key[0], problem=problem)
+            self.counts["refused"] += 1
+            return succeed(Refusal("bad-value", problem))
         row = self._view.replica.catalogue.listener(*key)
         if request.state != "unreachable" or row is None or row.state not in USABLE:
             return self._deliver(request, key, repeatable=False)
@@ -146,8 +157,7 @@ class Reports:
         self, request: LocalReport, key: ListenerKey, *, repeatable: bool = True, again: bool = False
     ) -> Deferred[Outcome | Refusal]:
         """Send a report. `again`: not for the first time."""
-        service, address, port = key
-        report = Report(service, address, port, request.state, request.reporter, request.detail)
+        report = _report_of(request, key)
 
         def answered(reply: Reply) -> Outcome | Refusal:
             if isinstance(reply, Reported):
@@ -167,7 +177,15 @@ class Reports:
             self.counts["refused"] += 1
             return refusal
 
-        return self._server.ask(report).addCallback(answered)
+        asked: Deferred[Outcome | Refusal] = self._server.ask(report).addCallback(answered)
+        return asked if again else answer_soon(self._clock, asked, lambda: self._late(key, repeatable=repeatable))
+
+    def _late(self, key: ListenerKey, *, repeatable: bool) -> Outcome | Refusal:
+        """Return the answer for a program while a server has not answered; a report of a failure is repeated."""
+        if repeatable:
+            return Outcome("pending", *key)
+        text = f"no server has answered within {PENDING_SECONDS:g} s; whether the report was carried out is unknown"
+        return Refusal("unreachable", text, retry_after_seconds=1.0)
 
     def _repeat(self) -> None:
         for report in self._view.suspicions.undelivered(self._view.replica.catalogue, self._clock.seconds()):
@@ -180,3 +198,7 @@ class Reports:
 
 def _key_of(row: Listener) -> ListenerKey:
     return row.service, row.address, row.port
+
+
+def _report_of(request: LocalReport, key: ListenerKey) -> Report:
+    return Report(*key, request.state, request.reporter, request.detail)

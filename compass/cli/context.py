@@ -18,6 +18,7 @@ from compass.cli.output import LINE_MAX, as_json
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.credential import CredentialProblem, check_token, read_credential
 from compass.model.exit_codes import ExitCode, exit_of
+from compass.model.limits import DETAIL_MAX
 from compass.model.names import InvalidName, parse_address, parse_endpoint, parse_label, parse_service_id
 from compass.model.rows import IDLE
 from compass.model.text import escape_line
@@ -117,6 +118,8 @@ SERVICE = ParsedParam("service.category", parse_service_id)
 NAME = ParsedParam("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
 ADDRESS = ParsedParam("address", parse_address)
 ENDPOINT = ParsedParam("address:port", parse_endpoint)
+DETAIL = ParsedParam("text", lambda text: escape_line(text, DETAIL_MAX))
+"""Type of a detail: scripts insert the error texts of other programs, which are cut and escaped, not refused."""
 PORT = click.IntRange(1, 65535)
 SHARE = click.FloatRange(0, 1)
 
@@ -147,6 +150,22 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
         help="Address of opengnscd: unix:/PATH or http://127.0.0.1:4866. Default: OPENGNS_API, else the usual socket "
         "if its directory exists, else that port, to which no credential is sent.",
     )
+
+
+def make_command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command that gets the context as its first argument and handles errors by `CliContext.error_handling`."""
+
+    def make(function: Callable[..., None]) -> click.Command:
+        def called(*arguments: Any, **named: Any) -> None:
+            context = click.get_current_context().ensure_object(CliContext)
+            with context.error_handling():
+                function(context, *arguments, **named)
+
+        called.__doc__ = function.__doc__
+        called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+        return click.command(name, epilog=example_lines(*examples))(api_option(None)(JSON_OPTION(called)))
+
+    return make
 
 
 def credential_options(command: Command) -> Command:
@@ -209,6 +228,22 @@ def address_option(command: Command) -> Command:
     return click.option(
         "--address", type=ADDRESS, help="Address of the listener (default: the one that opengnscd is configured with)."
     )(command)
+
+
+def protocol_option(command: Command) -> Command:
+    """Add the option for the transport protocol."""
+    return click.option(
+        "--protocol",
+        type=click.Choice(["tcp", "udp"]),
+        default="tcp",
+        show_default=True,
+        help="udp: the metadata says so, and no connection is tried; give the category '--probe none'.",
+    )(command)
+
+
+def protocol_metadata(protocol: str) -> dict[str, str]:
+    """Return the metadata by which users know a listener over UDP."""
+    return {} if protocol == "tcp" else {"protocol": protocol}
 
 
 def credential_of(context: CliContext, token: str | None, file: Path | None) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 import click
 
 from compass.cli.context import (
+    DETAIL,
     ENDPOINT,
     JSON_OPTION,
     NAME,
@@ -20,28 +19,23 @@ from compass.cli.context import (
     SERVICE,
     SHARE,
     CliContext,
-    Command,
     address_option,
     api_option,
     credential_of,
     credential_options,
-    example_lines,
     location_options,
+    make_command,
     metadata_of,
     metadata_options,
+    protocol_metadata,
+    protocol_option,
 )
 from compass.cli.output import as_json, line_of_event, lines_of_outcome, lines_of_resolved, lines_of_status, tree_of
-from compass.cli.run.readiness import ANSWER_SECONDS, ReadinessCheck
+from compass.cli.run_command import run
 from compass.cli.templates import template
 from compass.model.exit_codes import ExitCode, exit_table
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, LocalReport
-from compass.model.names import format_endpoint
 from compass.system.command_line import CheckedGroup, print_text
-
-READY_SECONDS = 30.0
-"""Seconds for a command to begin listening: a service may fill a cache first."""
-SECRET_VARIABLES = ("OPENGNS_CREDENTIAL", "OPENGNS_CREDENTIAL_FILE")
-"""Environment variables kept from a command: `run` registers it, so it needs no credential."""
 
 
 @click.group(
@@ -61,17 +55,12 @@ def cli() -> None:
 
 
 def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command that gets the context as its first argument and handles errors by `CliContext.error_handling`."""
+    """Make a command of this program, as `make_command` does."""
 
     def make(function: Callable[..., None]) -> click.Command:
-        def called(*arguments: Any, **named: Any) -> None:
-            context = click.get_current_context().ensure_object(CliContext)
-            with context.error_handling():
-                function(context, *arguments, **named)
-
-        called.__doc__ = function.__doc__
-        called.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
-        return cli.command(name, epilog=example_lines(*examples))(api_option(None)(JSON_OPTION(called)))
+        made = make_command(name, *examples)(function)
+        cli.add_command(made)
+        return made
 
     return make
 
@@ -87,13 +76,18 @@ def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click
 @credential_options
 @metadata_options
 @location_options
+@protocol_option
 @click.option(
     "--pid",
     type=click.IntRange(1),
     default=None,
-    help="Number of the process that serves; if it dies, the listener is marked down.",
+    help="Number of the process that serves, as you see it; if it dies, the listener is marked down.",
 )
-@click.option("--hold", is_flag=True, help="Stay in the foreground; the registration ends with this program.")
+@click.option(
+    "--hold",
+    is_flag=True,
+    help="Stay in the foreground; the registration ends with this program. It works in every container.",
+)
 def register(
     context: CliContext,
     service: str,
@@ -103,13 +97,15 @@ def register(
     credential_file: Path | None,
     weight: int,
     metadata: tuple[str, ...],
+    protocol: str,
     pid: int | None,
     hold: bool,
     **placed: Any,
 ) -> None:
     """Register SERVICE at PORT of this host (function 2.1)."""
     token = credential_of(context, credential, credential_file)
-    wish = LocalRegister(service, port, token, address or "", weight, metadata_of(metadata), pid or 0, hold, **placed)
+    described = metadata_of(metadata) | protocol_metadata(protocol)
+    wish = LocalRegister(service, port, token, address or "", weight, described, pid or 0, hold, **placed)
     for outcome in context.api.hold(wish, context.print_note) if hold else (context.api.register(wish),):
         context.print_result(lines_of_outcome(outcome), outcome)
 
@@ -199,7 +195,12 @@ def resolve(context: CliContext, name: str) -> None:
 @click.argument("listener", type=ENDPOINT, metavar="ADDRESS:PORT")
 @click.option("--slow", is_flag=True, help="The listener answers, but too late; only administrators are notified.")
 @click.option("--reporter", type=SERVICE, help="The service that noticed it (default: this host).")
-@click.option("--detail", default="", help="Description of the failure, for administrators.")
+@click.option(
+    "--detail",
+    type=DETAIL,
+    default="",
+    help="Description of the failure, for administrators; made one line and cut to 255 characters.",
+)
 def report(
     context: CliContext, service: str, listener: tuple[str, int], slow: bool, reporter: str | None, detail: str
 ) -> None:
@@ -233,124 +234,6 @@ def status(context: CliContext) -> None:
     context.print_result(lines_of_status(status), status)
 
 
-def _time_limit(name: str, default: float, help: str) -> Callable[[Command], Command]:
-    kind = click.FloatRange(0, min_open=True)
-    return click.option(name, type=kind, default=default, show_default=True, metavar="SECONDS", help=help)
-
-
-@_command(
-    "run",
-    "run chinaserver.openuss --port 2028 --credential-file /etc/opengns/chinaserver.token -- my-server --listen 2028",
-    "run frontpage.web --port 8080 --address 192.0.2.7 -- gunicorn --bind 192.0.2.7:8080 pages:app",
-)
-@click.argument("service", type=SERVICE)
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--port", type=PORT, required=True, help="Port on which the command listens.")
-@address_option
-@credential_options
-@metadata_options
-@location_options
-@click.option(
-    "--also",
-    type=(SERVICE, PORT, click.Path(exists=True, dir_okay=False, path_type=Path)),
-    multiple=True,
-    metavar="SERVICE PORT FILE",
-    help="Another service of the same command, its port, and the file with its credential. Repeatable.",
-)
-@_time_limit("--ready-timeout", READY_SECONDS, "Time limit for the command to listen and to pass its check.")
-@click.option(
-    "--check-http", default="", metavar="PATH", help="Register once GET of this path returns a status below 400."
-)
-@click.option("--check-command", default="", metavar="COMMAND", help="Register once this command ends with status 0.")
-@_time_limit("--check-timeout", ANSWER_SECONDS, "Time limit of one check.")
-@click.option(
-    "--drain",
-    type=click.FloatRange(0),
-    default=0.0,
-    metavar="SECONDS",
-    help="Seconds to drain before stopping: current users are served, no new ones are sent.",
-)
-@click.option(
-    "--restart",
-    type=click.Choice(["no", "on-failure", "always"]),
-    default="no",
-    show_default=True,
-    help="Restart the command if it ends by itself; the pause starts at half a second and doubles.",
-)
-@click.option(
-    "--restart-limit",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
-    help="Restarts in a row before giving up; reset after a minute of running. 0: unlimited.",
-)
-@click.option(
-    "--dependencies-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=None,
-    metavar="FILE",
-    help="Write the service's dependencies to this file as JSON; it is replaced at each change.",
-)
-def run(
-    context: CliContext,
-    service: str,
-    command: tuple[str, ...],
-    port: int,
-    address: str | None,
-    credential: str | None,
-    credential_file: Path | None,
-    weight: int,
-    metadata: tuple[str, ...],
-    also: tuple[tuple[str, int, Path], ...],
-    ready_timeout: float,
-    check_http: str,
-    check_command: str,
-    check_timeout: float,
-    drain: float,
-    restart: Any,
-    restart_limit: int,
-    dependencies_file: Path | None,
-    **placed: Any,
-) -> None:
-    """Run COMMAND and keep it registered as SERVICE from when it listens until it ends.
-
-    COMMAND stays in the foreground. Its environment has OPENGNS_SERVICE, OPENGNS_PORT and (with --address)
-    OPENGNS_ADDRESS, and for each category that it depends on OPENGNS_DEPENDENCY_<CATEGORY> with the listeners that
-    were usable at its start. SIGTERM, SIGINT and SIGQUIT first drain (--drain) and deregister, so that users are
-    notified before the command ends; then the signal is forwarded, like SIGHUP, SIGUSR1 and SIGUSR2. A second stop
-    signal does not wait. If COMMAND crashes, opengnscd reports it within a second. Without opengnscd, COMMAND runs
-    and is registered later.
-
-    As the first process of a container, run reaps orphans, and a connection to opengnscd shows that COMMAND lives,
-    because opengnscd cannot see a container's processes. Under a service manager (Type=notify), run reports when
-    the service is registered, when it stops, and, with WatchdogSec=, signs of life; COMMAND does not get
-    NOTIFY_SOCKET.
-
-    The exit status is COMMAND's, or 128 + N when signal N killed it. If the registration is refused, the command is
-    stopped and the status is that of the refusal ('opengnsc --help').
-    """
-    from compass.cli.run.supervisor import RunOptions, Supervisor
-
-    token = credential_of(context, credential, credential_file)
-    described = metadata_of(metadata)
-    wish = LocalRegister(service, port, token, address or "", weight, described, **placed)
-    others = [
-        LocalRegister(name, at, credential_of(context, None, file), address or "", weight, described, **placed)
-        for name, at, file in also
-    ]
-    environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
-    environment |= {"OPENGNS_SERVICE": service, "OPENGNS_PORT": str(port)}
-    if address:
-        environment["OPENGNS_ADDRESS"] = address
-    check = ReadinessCheck(check_http, tuple(shlex.split(check_command)), check_timeout)
-    options = RunOptions(
-        (wish, *others), command, environment, ready_timeout, check, drain, restart, restart_limit, dependencies_file
-    )
-    at = f"{service} {format_endpoint(address, port) if address else port}"
-    context.subject = f"{at}: "
-    sys.exit(Supervisor(context.api, options, context).run())
-
-
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(context: CliContext, shell: str) -> None:
@@ -369,6 +252,7 @@ def completion(context: CliContext, shell: str) -> None:
     context.print_result([source], {"type": "completion", "shell": shell, "source": source})
 
 
+cli.add_command(run)
 cli.add_command(template)
 
 

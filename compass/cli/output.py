@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from compass.model.host_api import HostStatus, KnownServer, LocalEvent, Outcome, ReactionStatus, Resolved
+from compass.model.host_api import CheckStatus, HostStatus, KnownServer, LocalEvent, Outcome, ReactionStatus, Resolved
 from compass.model.names import format_endpoint
 from compass.model.replies import Dependencies
 from compass.model.rows import Category, Change, Dependency, Listener, Service, key_of
@@ -121,16 +121,29 @@ def lines_of_status(status: HostStatus) -> list[str]:
         f"{status.listeners} listeners, for {', '.join(status.services) or 'no service'}",
         f"here      {len(status.registrations) or 'no'} registration{'s'[: len(status.registrations) != 1]}",
     ]
+    for number, problem in enumerate(one.problem for one in status.certificates if one.problem):
+        lines.append(f"{'' if number else 'tls':<9} {problem}")
     for own in status.registrations:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
-        why = f"  ({own.problem})" if own.problem else ""
+        why = f"  ({own.problem})" if own.problem else f"  (not verified: {own.unverified})" if own.unverified else ""
         lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
+        if own.own_check is not None:
+            lines.append(f"            {_check_line(own.own_check)}")
     lines += [f"warning   {warning}" for warning in status.warnings]
     for number, reaction in enumerate(status.reactions):
         lines.append(("          " if number else "reacts    ") + _hook_line(reaction))
     for number, line in enumerate(_server_lines(status.servers)):
         lines.append(("          " if number else "servers   ") + line)
     return [escape_line(line, LINE_MAX) for line in lines]
+
+
+def _check_line(check: CheckStatus) -> str:
+    """Format a check of a listener as one line: what is checked, the last result and when, and whether it fails."""
+    if check.ago_seconds < 0:
+        return f"check {check.what}: not made yet"
+    result = f"{check.last}, {check.failures} in a row" if check.last else "passed"
+    fails = "  FAILING, so the listener is suspect" if check.failing else ""
+    return f"check {check.what}: {result}, {check.ago_seconds:.0f} s ago{fails}"
 
 
 def _hook_line(reaction: ReactionStatus) -> str:

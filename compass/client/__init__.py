@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from compass.client.default_client import watch as watch
     from compass.model.host_api import LocalEvent as LocalEvent
     from compass.model.host_api import Outcome as Outcome
+    from compass.model.host_api import OwnCheck as OwnCheck
     from compass.model.host_api import Resolved as Resolved
     from compass.model.replies import Dependencies as Dependencies
     from compass.model.rows import Change as Change
@@ -81,7 +82,7 @@ _HOMES = {
     ),
     "compass.client.core.shared_view": ("SharedView",),
     "compass.client.core.view": ("View", "Views", "view_of"),
-    "compass.model.host_api": ("LocalEvent", "Outcome", "Resolved"),
+    "compass.model.host_api": ("LocalEvent", "Outcome", "OwnCheck", "Resolved"),
     "compass.model.replies": ("Dependencies",),
     "compass.model.rows": ("Change", "Listener"),
 }

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Unpack
 
 from compass.client.asyncio import Client
-from compass.client.core.client import Options, Registration
+from compass.client.core.api import Options
+from compass.client.core.client import Registration
 from compass.client.core.credential import CredentialProblem
 from compass.client.core.errors import ApiProblem
 
@@ -116,8 +117,8 @@ class Registered:
             registration = await announcing
             if registration is not None:
                 await registration.end()
-        if self._is_own:
-            await self.client.close()
+        # What is left of a registration that was cancelled ends before the application does.
+        await (self.client.close() if self._is_own else self.client.join())
 
 
 async def _answer(receive: Receive, send: Send) -> None:

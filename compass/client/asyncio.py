@@ -8,13 +8,15 @@ async with Client("portal.web") as client:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from typing import Any, Generic, NamedTuple, TypeVar, Unpack
 
-from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import CoreClient, Options, Registration
+from compass.client.core.api import ANSWER_SECONDS, Options
+from compass.client.core.client import CoreClient, Registration
 from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.errors import ApiProblem
 from compass.client.core.session import CONNECT_SECONDS, Session, StreamOpener
 from compass.client.core.threads import RECEIVE_OCTETS
 from compass.client.core.view import Views
@@ -53,6 +55,10 @@ class Client(CoreClient):
     async def close(self) -> None:
         """Stop all watches and wait for the delivery of reports. Registrations stay until they are ended."""
         self.stop_watches()
+        await self.join()
+
+    async def join(self) -> None:
+        """Wait for the delivery of reports, and until nothing is left of cancelled registrations."""
         await self._runtime.join()
 
     def register(self, service: str, port: int, **options: Unpack[Options]) -> AwaitableContext[Registration]:  # type: ignore[override]
@@ -124,7 +130,7 @@ class AsyncioRuntime:
     """Runtime on the running asyncio loop."""
 
     def __init__(self) -> None:
-        self._waited_for: set[asyncio.Task[None]] = set()
+        self._waited_for: set[asyncio.Task[Any]] = set()
 
     async def open(self, endpoint: ApiEndpoint, seconds: float) -> AsyncioConnection:
         if endpoint.path:
@@ -139,12 +145,45 @@ class AsyncioRuntime:
     def seconds(self) -> float:
         return asyncio.get_running_loop().time()
 
+    async def complete(
+        self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> T:
+        left = False
+
+        async def finish() -> T:
+            try:
+                result = await work()
+                if left:
+                    await undo(result)
+            except asyncio.CancelledError:
+                # The loop ends (`asyncio.run` cancels all tasks and waits for them): whether the work was done is
+                # unknown, so it is done again.
+                with contextlib.suppress(ApiProblem):
+                    await undo(await work())
+                raise
+            return result
+
+        # It begins before the caller can be cancelled: a task that is cancelled before it begins does nothing.
+        finishing = asyncio.get_running_loop().create_task(finish())
+        try:
+            return await asyncio.shield(finishing)
+        except asyncio.CancelledError:
+            left = True
+            if not finishing.done():
+                self._wait_for(finishing)
+            elif not finishing.cancelled() and finishing.exception() is None:
+                await undo(finishing.result())
+            raise
+
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         if wait_at_exit:
-            self._waited_for.add(task)
-            task.add_done_callback(self._waited_for.discard)
+            self._wait_for(task)
         return task
+
+    def _wait_for(self, task: asyncio.Task[Any]) -> None:
+        self._waited_for.add(task)
+        task.add_done_callback(self._waited_for.discard)
 
     async def join(self) -> None:
         """Wait for all work spawned with `wait_at_exit`."""

@@ -16,8 +16,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TypeVar, Unpack
 
-from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import CoreClient, Options, RegistrationHandle
+from compass.client.core.api import ANSWER_SECONDS, Options
+from compass.client.core.client import CoreClient, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
 from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle, StreamOpener
@@ -124,6 +124,7 @@ class Registration(RegistrationHandle):
     """Registration of one listener of this process, until the end of its `with` block or `end`."""
 
     report_load = blocking(CoreRegistration.report_load)
+    report_check = blocking(CoreRegistration.report_check)
     end = blocking(CoreRegistration.end)
 
     def __enter__(self) -> Registration:

@@ -8,6 +8,7 @@ answer = await session.use(lambda asking: asking.ask(b"..."))
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -23,10 +24,11 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from compass.client.core.api import ANSWER_SECONDS
-from compass.client.core.client import CoreClient, Options, RegistrationHandle
+from compass.client.core.api import ANSWER_SECONDS, Options
+from compass.client.core.client import CoreClient, RegistrationHandle
 from compass.client.core.client import Registration as CoreRegistration
 from compass.client.core.endpoint import ApiEndpoint
+from compass.client.core.errors import ApiProblem
 from compass.client.core.runtime import Face
 from compass.client.core.session import CONNECT_SECONDS, Failures, SessionHandle
 from compass.client.core.session import Session as CoreSession
@@ -134,6 +136,7 @@ class Registration(RegistrationHandle):
     """Registration of one listener of this process, until `end`."""
 
     report_load = deferred(CoreRegistration.report_load)
+    report_check = deferred(CoreRegistration.report_check)
     end = deferred(CoreRegistration.end)
 
     async def __aenter__(self) -> Registration:
@@ -230,6 +233,27 @@ class ReactorRuntime:
 
     def seconds(self) -> float:
         return float(self._reactor.seconds())
+
+    def complete(
+        self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> Deferred[T]:
+        ended: Deferred[T] = Deferred()
+
+        async def finish() -> None:
+            with contextlib.suppress(ApiProblem):
+                await undo(await ended)
+
+        def cancelled(_: Deferred[T]) -> None:
+            self.spawn(finish(), wait_at_exit=True)
+
+        waiting: Deferred[T] = Deferred(cancelled)
+
+        def over(result: Any) -> None:
+            # A cancelled Deferred has fired already.
+            (ended if waiting.called else waiting).callback(result)
+
+        Deferred.fromCoroutine(work()).addBoth(over)
+        return waiting
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Deferred[None]:
         running: Deferred[None] = Deferred.fromCoroutine(work)

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -34,6 +35,7 @@ from compass.daemons.process.start import (
     why_not,
 )
 from compass.model.interfaces import StoreUnavailable
+from compass.model.rules.certificates import notices_of, problems_of
 from compass.model.text import escape
 from compass.pki.identity import Identity, IdentityError
 from compass.system.command_line import CheckedCommand, print_text
@@ -188,9 +190,14 @@ def _run(configured: ConfiguredProgram, verbose: bool) -> NoReturn:
 
 
 def _check(configured: ConfiguredProgram) -> None:
+    """Check the files, dates included: a daemon starts with a wrong date, but its connections fail."""
+    now = datetime.now(UTC)
     with configured.checked_files():
         identity = configured.read_identity()
-    for warning in identity.warnings:
+        certificates = identity.certificates(now)
+        if problems := problems_of(certificates, now.timestamp()):
+            raise IdentityError(problems)
+    for warning in (*identity.warnings, *notices_of(certificates, now.timestamp())):
         print_text(f"{configured.program.name}: warning: {escape(warning)}", err=True)
     print_text(f"{escape(str(configured.path))} is good")
 

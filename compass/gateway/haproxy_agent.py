@@ -3,6 +3,9 @@
     server s1 192.0.2.7:2028 check agent-check agent-addr 127.0.0.1 agent-port 4867 \\
         agent-send "chinaserver.openuss 192.0.2.7:2028\\n" agent-inter 1s
 
+A line without its end is read when nothing follows for PAUSE_SECONDS, or when HAProxy ends its side: an `agent-send`
+without `\\n` is answered, too.
+
 One port for all listeners: the line that HAProxy sends names the listener. If no view is loaded or the service is
 unknown, the answer is empty, which changes nothing in HAProxy (P5); its own health checks continue.
 """
@@ -11,11 +14,12 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from compass.model.interfaces import Clock, Timer
 from compass.model.names import InvalidName, format_endpoint, parse_endpoint, parse_service_id
@@ -27,6 +31,8 @@ LINE_OCTETS_MAX = 256
 """Longest query: a service id and an endpoint have at most 127 and 47 octets."""
 QUERY_SECONDS = 2.0
 """Time limit for a query from the same machine to arrive."""
+PAUSE_SECONDS = 0.1
+"""Time after the last octets of a line without an end until it is read: HAProxy sends a line in one piece."""
 CONNECTIONS_MAX = 1_000
 """Most connections at once: HAProxy asks for each server of each backend, and disconnects after the answer."""
 REASON_MAX = 80
@@ -109,6 +115,7 @@ class AgentCheck(Factory):
             self.log.warn("agent check {query!r}: {why}", query=query[:LINE_OCTETS_MAX], why=why)
 
 
+@implementer(IHalfCloseableProtocol)
 class _Query(LineOnlyReceiver):
     """Connection of one query: a line, its answer, and the end."""
 
@@ -118,12 +125,44 @@ class _Query(LineOnlyReceiver):
     def __init__(self, check: AgentCheck) -> None:
         self._check = check
         self._timer: Timer | None = None
+        self._pause: Timer | None = None
+        self._answered = False
 
     def connectionMade(self) -> None:
         self._check.open += 1
         self._timer = self._check.clock.callLater(QUERY_SECONDS, self._close)
 
+    def dataReceived(self, data: bytes) -> None:
+        cast(Any, super()).dataReceived(data)
+        self._end_pause()
+        if not self._answered:
+            self._pause = self._check.clock.callLater(PAUSE_SECONDS, self._read_rest)
+
+    def readConnectionLost(self) -> None:
+        """Read a line whose end is that of the peer's side."""
+        self._read_rest()
+
+    def writeConnectionLost(self) -> None:
+        """Do nothing: only this side ends its writing."""
+
+    def _read_rest(self) -> None:
+        self._end_pause()
+        if self._answered:
+            return
+        if 0 < len(self._buffer) <= self.MAX_LENGTH:
+            self.lineReceived(self._buffer)
+        else:
+            self._close()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None and self._pause.active():
+            self._pause.cancel()
+        self._pause = None
+
     def lineReceived(self, line: bytes) -> None:
+        if self._answered:
+            return
+        self._answered = True
         answer = self._check.answer(line)
         if answer:
             cast(Any, self.transport).write(f"{answer}\n".encode("ascii", "replace"))
@@ -131,6 +170,8 @@ class _Query(LineOnlyReceiver):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._check.open -= 1
+        self._answered = True
+        self._end_pause()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 

@@ -102,6 +102,7 @@ EXIT_OF_CODE: dict[str, ExitCode] = {
     "busy": ExitCode.UNAVAILABLE,
     "store-unavailable": ExitCode.UNAVAILABLE,
     "unreachable": ExitCode.UNAVAILABLE,
+    "foreign-process": ExitCode.BAD_INPUT,
 }
 """Exit status of each refusal code."""
 

@@ -11,15 +11,113 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from compass.model.limits import EPOCH_MAX, PORT_MAX, WEIGHT_MAX, Share, between
-from compass.model.names import Address, Detail, Metadata, OptionalAddress, OptionalLabel, OptionalServiceId, ServiceId
+from compass.model.limits import CHECK_MAX, EPOCH_MAX, PORT_MAX, PROBE_PATH_MAX, WEIGHT_MAX, Share, above_zero, between
+from compass.model.names import (
+    Address,
+    CheckText,
+    Detail,
+    Metadata,
+    OptionalAddress,
+    OptionalLabel,
+    OptionalServiceId,
+    ServiceId,
+)
 from compass.model.replies import Dependencies
 from compass.model.rows import IDLE, Change, Listener, State
+from compass.model.text import escape_line, is_printable_line
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 """Integer that MessagePack can represent. JSON has larger ones; the host API refuses these, since no request to a
 server could contain them."""
 LocalPort = Annotated[Integer, between(1, PORT_MAX)]
+PROCESSES_HEADER = "OpenGNS-Processes"
+"""Header of a request with the boot and the PID namespace in which its process number counts, as
+`BOOT-ID/INODE`. It is no field, because daemons before it refuse unknown fields; they ignore it."""
+
+
+CHECK_INTERVAL_SECONDS_MIN = 0.2
+"""Shortest pause between two checks of a host's own listener: five a second are noise of the machine, not health."""
+CHECK_INTERVAL_SECONDS_MAX = 3600.0
+"""Longest such pause: a check that is made less than once an hour protects no user."""
+CHECK_FAILURES_MAX = 100
+"""Most failures in a row before a check fails: with the default interval, eight minutes."""
+CHECK_TIMEOUT_SECONDS_MAX = 60.0
+"""Longest time of one check: a user has given up long before."""
+INTERVAL_SECONDS = 5.0
+"""Seconds between two checks by default: a hung service is out of use within 20 s."""
+FAILURES = 3
+"""Failures in a row by default: a pause of the machine or of a garbage collector is shorter than two checks."""
+TIMEOUT_SECONDS = 1.0
+"""Time limit of one check by default: the way to the host itself has no delay."""
+
+HTTP_PATTERN = rf"^(|/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
+Interval = Annotated[float, between(CHECK_INTERVAL_SECONDS_MIN, CHECK_INTERVAL_SECONDS_MAX)]
+Failures = Annotated[int, between(1, CHECK_FAILURES_MAX)]
+TimeLimit = Annotated[float, above_zero(CHECK_TIMEOUT_SECONDS_MAX)]
+
+
+class OwnCheck(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Check of a listener by its own host, which is repeated."""
+
+    kind: Literal["accept", "http", "reported"] = "accept"
+    """accept: the port must accept a connection. http: a GET of `http` must return a status below 400. reported: the
+    program makes the check and reports each result; a missing report is a failure."""
+    http: Annotated[str, Meta(extra_json_schema={"pattern": HTTP_PATTERN})] = ""
+    """Path of the GET; with `http` only."""
+    what: CheckText = ""
+    """Description of a reported check."""
+    interval_seconds: Interval = INTERVAL_SECONDS
+    failures: Failures = FAILURES
+    timeout_seconds: TimeLimit = TIMEOUT_SECONDS
+    """Time limit of one check; with `reported`, time by which a report may be late."""
+
+    @property
+    def text(self) -> str:
+        """Description for people: what is checked, how often, and when it fails."""
+        what = {
+            "accept": "accepts connections",
+            "http": f"GET {self.http}",
+            "reported": self.what or "reported by its program",
+        }[self.kind]
+        return check_text(what, self.interval_seconds, self.failures)
+
+    def problem(self) -> str:
+        """Return why the check cannot be made as it is described; empty: it can."""
+        if (self.kind == "http") != bool(self.http):
+            return "the kind http needs a path in http, and no other kind has one"
+        if self.http and not is_path(self.http):
+            return f"http is no path of 1 to {PROBE_PATH_MAX} printable ASCII characters that begins with /"
+        if len(self.what) > CHECK_MAX or not is_printable_line(self.what):
+            return f"what is no printable line of at most {CHECK_MAX} characters"
+        return bounds_problem(self.interval_seconds, self.failures, self.timeout_seconds)
+
+
+def check_of(given: OwnCheck | str | None) -> OwnCheck | None:
+    """Return the check that a program names: itself, or a GET of a path."""
+    return OwnCheck("http", given) if isinstance(given, str) else given
+
+
+def is_path(text: str) -> bool:
+    """Return whether `text` can be the path of a GET."""
+    return text.startswith("/") and len(text) <= PROBE_PATH_MAX and all("!" <= letter <= "~" for letter in text)
+
+
+def bounds_problem(interval_seconds: float, failures: int, timeout_seconds: float) -> str:
+    """Return which number is out of its bounds, and what they are; empty: none."""
+    least, most = CHECK_INTERVAL_SECONDS_MIN, CHECK_INTERVAL_SECONDS_MAX
+    if not least <= interval_seconds <= most:
+        return f"interval_seconds {interval_seconds:g} is not between {least:g} and {most:g}"
+    if not 1 <= failures <= CHECK_FAILURES_MAX:
+        return f"failures {failures} is not between 1 and {CHECK_FAILURES_MAX}"
+    if not 0 < timeout_seconds <= CHECK_TIMEOUT_SECONDS_MAX:
+        return f"timeout_seconds {timeout_seconds:g} is not above 0 and at most {CHECK_TIMEOUT_SECONDS_MAX:g}"
+    return ""
+
+
+def check_text(what: str, interval_seconds: float, failures: int) -> str:
+    """Return the description of a check, at most CHECK_MAX characters."""
+    numbers = f", every {interval_seconds:g} s, fails after {failures}"
+    return escape_line(what, CHECK_MAX - len(numbers)) + numbers
 
 
 class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -33,14 +131,16 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
     metadata: Metadata = {}
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """Process id of the serving program; when the process ends, the listener is deregistered as died. 0: no process is
-    watched."""
+    """Process id of the serving program, as the program that asks sees it; when the process ends, the listener is
+    deregistered as died. 0: no process is watched."""
     hold: bool = False
     """True if the registration ends with the connection of its request."""
     zone: OptionalLabel = ""
     """Empty: the host's own."""
     load: Share = IDLE
     degradation: Share = IDLE
+    check: OwnCheck | None = None
+    """Check that is repeated while the listener is registered; None: that of the configuration, if there is one."""
     shared: bool = False
     """True if further processes may share the registration, such as the workers of one server; it ends with the last
     one. Each registers with its `pid` and the same credential."""
@@ -56,7 +156,8 @@ class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     epoch: Annotated[Integer, between(0, EPOCH_MAX)] = 0
     """Epoch of the instance, from the reply to its registration; 0: the instance that is registered here now."""
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """Process that leaves a registration which it shares; the others keep it. 0: the registration ends for all."""
+    """Process that leaves a registration which it shares, as the program that asks sees it; the others keep it. 0: the
+    registration ends for all."""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -67,6 +168,17 @@ class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_
     credential: str
     load: Share
     """Load from 0 (idle) to 1 (full)."""
+    address: OptionalAddress = ""
+
+
+class LocalCheckResult(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Result of a check that the program of a listener makes itself (`check.kind` is `reported`)."""
+
+    service: ServiceId
+    port: LocalPort
+    credential: str
+    problem: Detail = ""
+    """Problem that was found; empty: the check passed."""
     address: OptionalAddress = ""
 
 
@@ -121,6 +233,21 @@ class Resolved(msgspec.Struct, frozen=True):
     """The pool policy that ordered them."""
 
 
+class CheckStatus(msgspec.Struct, frozen=True):
+    """Check of a listener by its own host, and its last result."""
+
+    what: str
+    """Description of the check."""
+    failing: str = ""
+    """Problem for which the listener is suspect; empty: the check passes."""
+    last: str = ""
+    """Problem of the last check; empty: it passed, or there was none."""
+    failures: int = 0
+    """Failures in a row."""
+    ago_seconds: float = -1.0
+    """Seconds since the last result; negative: there was none."""
+
+
 class RegistrationStatus(msgspec.Struct, frozen=True):
     """Registration in the agent's journal, without its credential."""
 
@@ -133,6 +260,9 @@ class RegistrationStatus(msgspec.Struct, frozen=True):
     pid: int = 0
     hold: bool = False
     problem: str = ""
+    unverified: str = ""
+    """Reason for which the daemon cannot say whether the instance lives; servers probe it meanwhile."""
+    own_check: CheckStatus | None = None
 
 
 Source: TypeAlias = Literal["configured", "srv", "announced", "steered"]
@@ -182,6 +312,28 @@ class ReactionStatus(msgspec.Struct, frozen=True):
     """Problem of the last run, or reason for `withheld`."""
 
 
+CertificateRole: TypeAlias = Literal["leaf", "intermediate", "authority"]
+"""leaf: the daemon's own certificate. intermediate: one that is sent with it. authority: one that is trusted."""
+Condition: TypeAlias = Literal["valid", "ends-soon", "invalid"]
+"""Condition of a certificate. ends-soon: within 30 days. invalid: expired, or not valid yet by the machine's clock."""
+WORST_FIRST: tuple[Condition, ...] = ("invalid", "ends-soon", "valid")
+
+
+class CertificateStatus(msgspec.Struct, frozen=True):
+    """Certificate of the agent's own files that its sessions need."""
+
+    role: CertificateRole
+    """`leaf`: the agent's own. `intermediate`: sent with it. `authority`: trusted."""
+    subject: str
+    file: str
+    ends_at: float
+    """End of its validity, UNIX time."""
+    condition: Condition = "valid"
+    """`ends-soon`: within 30 days."""
+    problem: str = ""
+    """Why it is not valid now, or when it ends; empty if it is valid."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """Status of the agent."""
 
@@ -201,6 +353,8 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Reason for which there is no session, or for which a message of a server was not applied."""
     zone: str = ""
     """Zone of the host, as a label; empty: unknown."""
+    address: str = ""
+    """Address of listeners that are registered without one; empty: unknown."""
     servers: tuple[KnownServer, ...] = ()
     """All known addresses of servers, in the order of preference."""
     view: str = ""
@@ -208,7 +362,9 @@ class HostStatus(msgspec.Struct, frozen=True):
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
     warnings: tuple[str, ...] = ()
-    """Problems of this host's registrations that a person has to solve, such as a file that cannot be read."""
+    """Conditions that an administrator of the host should change, such as a file that cannot be read."""
+    certificates: tuple[CertificateStatus, ...] = ()
+    """Certificates whose end ends the sessions of this host, its own one first."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):
@@ -219,4 +375,27 @@ class LocalEvent(msgspec.Struct, frozen=True):
     data: Dependencies | Change
 
 
-LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalDrain | LocalReport
+LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalCheckResult | LocalDrain | LocalReport
+
+
+class CheckResults:
+    """Results of one check: whether it fails. `failing`: the problem as it stands, if it failed before."""
+
+    def __init__(self, failures: int, failing: str = "") -> None:
+        self.failing = failing
+        self.in_a_row = 0
+        """Failures since the last success."""
+        self.last = ""
+        """Problem of the last check; empty: it passed, or there was none."""
+        self._failures = failures
+
+    def note(self, problem: str) -> bool:
+        """Record a result; empty: the check passed. Returns whether `failing` has changed."""
+        self.last = problem
+        self.in_a_row = self.in_a_row + 1 if problem else 0
+        before = self.failing
+        if not problem:
+            self.failing = ""
+        elif not before and self.in_a_row >= self._failures:
+            self.failing = problem
+        return self.failing != before

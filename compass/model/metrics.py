@@ -92,6 +92,16 @@ def histogram(about: str) -> MetricSpec:
     return MetricSpec("", "histogram", about)
 
 
+CERTIFICATE_SECONDS = gauge(
+    "Time until the first certificate of this role ends, of those that the daemon needs: its own (leaf), those "
+    "that are sent with it (intermediate), and those that it trusts (authority). Negative: the time since its end.",
+    "role",
+)
+CERTIFICATES_INVALID = gauge(
+    "Certificates of these that are not valid now: expired, or not valid yet by the clock of this machine."
+)
+
+
 def specs_of(figures: type[msgspec.Struct], prefix: str) -> dict[str, MetricSpec]:
     """Return the metrics that a struct of figures declares, by field; each is named `prefix` and its field."""
     hints = get_type_hints(figures, include_extras=True)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta
 
 from compass.model.limits import (
+    CHECK_MAX,
     DETAIL_MAX,
     HOST_NAME_MAX,
     LABEL_MAX,
@@ -238,6 +239,7 @@ ObjectName = Annotated[str, Meta(extra_json_schema={"anyOf": [POOL, LISTENER]})]
 Line = Annotated[str, Meta(extra_json_schema={"pattern": PLAIN})]
 """Printable text in one line."""
 Detail = Annotated[str, Meta(extra_json_schema={"maxLength": DETAIL_MAX, "pattern": PLAIN})]
+CheckText = Annotated[str, Meta(extra_json_schema={"maxLength": CHECK_MAX, "pattern": PLAIN})]
 Metadata = Annotated[
     dict[str, Annotated[str, Meta(extra_json_schema={"maxLength": METADATA_VALUE_MAX, "pattern": PLAIN})]],
     Meta(

@@ -35,6 +35,7 @@ Code = Literal[
     "busy",
     "store-unavailable",
     "unreachable",
+    "foreign-process",
 ]
 """Code of a refusal. Every edge (HTTP, exit codes) maps all of them."""
 CODES: tuple[str, ...] = get_args(Code)

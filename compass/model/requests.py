@@ -25,6 +25,7 @@ from compass.model.limits import (
 )
 from compass.model.names import (
     Address,
+    CheckText,
     Detail,
     Line,
     Metadata,
@@ -51,10 +52,17 @@ class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     zone: OptionalLabel = ""
     load: Share = IDLE
     degradation: Share = IDLE
+    check: CheckText = ""
+    """Check that the host makes of the listener, in words; empty: none."""
+    failing: Detail = ""
+    """Problem that the check found, `failures` times in a row; empty: it passes."""
 
 
 class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregister"):
-    """Function 2.2: deregister a listener. `died`: its process ended without a deregistration, as its host observed."""
+    """Function 2.2: deregister a listener. `died`: its process ended without a deregistration, as its host observed.
+
+    `unverified`, with `died`: the host has not observed it, and cannot; the server probes before it believes.
+    """
 
     service: ServiceId
     credential: str
@@ -62,6 +70,7 @@ class Deregister(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     port: Port
     epoch: Annotated[int, between(1, EPOCH_MAX)]
     died: bool = False
+    unverified: bool = False
 
 
 class Drain(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="drain"):

@@ -44,7 +44,7 @@ IDLE = 0.0
 
 ANY_HOST = "*"
 """Name in place of a list of hosts, in a request: every host."""
-PROBE_PATTERN = rf"^(tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
+PROBE_PATTERN = rf"^(none|tcp|http:/[\u0021-\u007e]{{0,{PROBE_PATH_MAX - 1}}})$"
 """Pattern of `Policy.probe` in JSON Schema."""
 
 
@@ -55,7 +55,8 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
     """
 
     probe: Annotated[str, Meta(extra_json_schema={"pattern": PROBE_PATTERN})] = "tcp"
-    """Kind of the probe. `tcp`: connect. `http:/path`: a GET of the path must return a status below 500."""
+    """Kind of the probe. `tcp`: connect. `http:/path`: a GET of the path must return a status below 500.
+    `none`: no probe, for services that a connection says nothing about, such as those over UDP."""
     probe_timeout_seconds: Annotated[float, above_zero(PROBE_TIMEOUT_SECONDS_MAX)] = 1.0
     probe_attempts: Annotated[int, between(1, PROBE_ATTEMPTS_MAX)] = 2
     slow: Literal["alert", "notify"] = "alert"
@@ -128,6 +129,13 @@ class Listener(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row",
     """Share of its capacity in use, from its last report."""
     degradation: float = IDLE
     """Load that one more user adds, as the listener reported it."""
+    check: str = ""
+    """Check that the listener's own host makes of it, in words; empty: none."""
+    failing: str = ""
+    """Problem that this check found; empty: it passes. While it fails, no probe of a server brings the listener back.
+    """
+    checked_at: float = 0.0
+    """UNIX time in seconds at which the result of this check changed last; 0: there is no check."""
 
 
 class Dependency(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="dependency"):

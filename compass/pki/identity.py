@@ -9,23 +9,20 @@ from __future__ import annotations
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from compass.model.rules.certificates import OwnCertificate
 from compass.model.text import is_printable_line
 from compass.pki.authority import ROLES, Role, attributes_of
-
-EXPIRY_NOTICE: Final = timedelta(days=30)
-"""Remaining life of a certificate below which each start logs a warning."""
-
+from compass.pki.chain import CHAIN_MAX, Chain, leftovers, order, own_certificates
 
 _PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey | rsa.RSAPrivateKey
 
@@ -43,10 +40,19 @@ class PeerUnknown(Exception):
 
 
 @dataclass(frozen=True)
+class IdentityPaths:
+    """Paths of the three PEM files of an identity."""
+
+    key: Path
+    certificate: Path
+    authority: Path
+
+
+@dataclass(frozen=True)
 class Identity:
     """Key and certificate of one end of a connection, and its trusted authorities. Only `load_identity` creates it.
 
-    `chain`: intermediate certificates that are sent too. `warnings`: sentences for the log about problems to come.
+    `chain`: intermediate certificates that are sent too, in order. `warnings`: sentences for the log about the files.
     """
 
     key: _PrivateKey
@@ -54,6 +60,12 @@ class Identity:
     chain: tuple[x509.Certificate, ...]
     authorities: tuple[x509.Certificate, ...]
     warnings: tuple[str, ...]
+    links: Chain
+    paths: IdentityPaths
+
+    def certificates(self, now: datetime) -> tuple[OwnCertificate, ...]:
+        """Return the certificates whose end ends connections, the own one first."""
+        return own_certificates(self.links, self.paths.certificate, self.paths.authority, now)
 
 
 @dataclass(frozen=True)
@@ -72,38 +84,48 @@ class RoleRules:
 def load_identity(key_path: Path, certificate_path: Path, authority_path: Path, now: datetime) -> Identity:
     """Read and check the three PEM files of an identity.
 
-    `certificate_path` may contain intermediates after the certificate itself, `authority_path` several authorities
-    (so one authority can replace another without an outage). Raises IdentityError with all problems.
+    `certificate_path` may contain intermediates in any order, `authority_path` several authorities (so one authority
+    can replace another without an outage). Raises IdentityError with all problems. A date is none of these: the clock
+    may be wrong, and it is not for ever; see `Identity.certificates`.
     """
     problems: list[str] = []
     warnings: list[str] = []
+    paths = IdentityPaths(key_path, certificate_path, authority_path)
     key = _load_key(key_path, problems, warnings)
     certificates = _load_certificates(certificate_path, problems)
     authorities = _load_certificates(authority_path, problems)
-    if certificates:
-        problems += _validity_problems(certificate_path, certificates[0], now)
-        if key is not None and key.public_key() != certificates[0].public_key():
-            problems.append(f"{key_path} is not the key of the certificate in {certificate_path}")
-        left = certificates[0].not_valid_after_utc - now
-        if timedelta(0) < left < EXPIRY_NOTICE:
-            warnings.append(f"{certificate_path} expires in {left.days} days: issue a new certificate")
-    expired = [why for authority in authorities for why in _validity_problems(authority_path, authority, now)]
-    # One valid authority is enough; an expired one in addition is only a warning.
-    (problems if len(expired) == len(authorities) else warnings).extend(expired)
-    if certificates and authorities and not _is_issued_by(certificates[-1], authorities):
-        warnings.append(
-            f"{certificate_path} was not issued by an authority in {authority_path}: "
-            "peers that trust only these will refuse it"
-        )
+    if certificates and key is not None and all(key.public_key() != one.public_key() for one in certificates):
+        problems.append(f"{key_path} is not the key of the certificate in {certificate_path}")
     if problems or key is None:
         raise IdentityError(problems)
+    links = order(certificates, key.public_key(), authorities, now)
+    warnings += _chain_warnings(links, paths, now)
     return Identity(
         key=key,
-        certificate=certificates[0],
-        chain=tuple(certificates[1:]),
-        authorities=tuple(authorities),
+        certificate=links.path[0],
+        chain=(*links.path[1:], *links.rest),
+        authorities=links.authorities,
         warnings=tuple(warnings),
+        links=links,
+        paths=paths,
     )
+
+
+def _chain_warnings(links: Chain, paths: IdentityPaths, now: datetime) -> list[str]:
+    """Return sentences about a chain that ends at no authority, and about certificates that nothing needs any more."""
+    warnings = []
+    if links.missing_issuer:
+        warnings.append(
+            f"no authority in {paths.authority} issued {links.missing_issuer!r} in {paths.certificate}, and the file "
+            f"has no certificate of its issuer {links.path[-1].issuer.rfc4514_string()!r}: peers that trust only these "
+            "authorities will refuse it; append the intermediate certificates to the file of the certificate"
+        )
+    for unused in leftovers(links, now):
+        file = paths.authority if unused in links.authorities else paths.certificate
+        when = f"{unused.not_valid_before_utc:%Y-%m-%d} to {unused.not_valid_after_utc:%Y-%m-%d}"
+        subject = unused.subject.rfc4514_string()
+        warnings.append(f"{subject!r} in {file} is valid from {when} and not now, and nothing here needs it")
+    return warnings
 
 
 def leaf_problem(certificate: x509.Certificate, *, server: bool) -> str:
@@ -204,10 +226,13 @@ def _load_certificates(path: Path, problems: list[str]) -> list[x509.Certificate
     if content is None:
         return []
     try:
-        return x509.load_pem_x509_certificates(content)
+        found = x509.load_pem_x509_certificates(content)
     except ValueError:
         problems.append(f"{path} is not a certificate in PEM form")
         return []
+    if len(found) > CHAIN_MAX:
+        problems.append(f"{path} has {len(found)} certificates; at most {CHAIN_MAX}: leave those out that none needs")
+    return found
 
 
 def _read(path: Path, problems: list[str]) -> bytes | None:
@@ -218,22 +243,3 @@ def _read(path: Path, problems: list[str]) -> bytes | None:
     except OSError as error:
         problems.append(f"{path} cannot be read: {error.strerror}")
     return None
-
-
-def _validity_problems(path: Path, certificate: x509.Certificate, now: datetime) -> list[str]:
-    if certificate.not_valid_after_utc <= now:
-        return [f"{path} expired on {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"]
-    if certificate.not_valid_before_utc > now:
-        begin = f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M}"
-        return [f"{path} is not valid before {begin} UTC: check the clock of this machine"]
-    return []
-
-
-def _is_issued_by(certificate: x509.Certificate, authorities: Sequence[x509.Certificate]) -> bool:
-    for authority in authorities:
-        try:
-            certificate.verify_directly_issued_by(authority)
-        except (ValueError, TypeError, InvalidSignature):
-            continue
-        return True
-    return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -20,18 +20,32 @@ from service_identity.hazmat import DNS_ID, IPAddress_ID, verify_service_identit
 from service_identity.pyopenssl import extract_patterns
 from twisted.internet import ssl
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+)
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from compass.pki.authority import Role, names_of
 from compass.pki.identity import Identity, PeerUnknown, RoleRules, leaf_problem, role_and_name
+from compass.pki.tls_errors import refusal_of
 
 PEERS_KEPT_MAX = 20_000
 """Peers whose certificates' ends are kept for resumption: as many as have sessions; some 3 MB."""
 AUTHORITIES_KEPT_MAX = 100
 """Authorities and intermediates whose ends are kept: an installation has one to three."""
+
+
+class IdentityHolder(Protocol):
+    """Holder of an identity whose files may be replaced while a port is open."""
+
+    def current(self) -> Identity:
+        """Return the identity for a new connection."""
+
+
+IdentitySource: TypeAlias = Identity | IdentityHolder
 
 
 class NameNotProven(Exception):
@@ -41,9 +55,12 @@ class NameNotProven(Exception):
 class CertificateExpired(Exception):
     """The peer's certificate has expired during the connection."""
 
-    def __init__(self, end: datetime) -> None:
+    def __init__(self, end: datetime, certificate: x509.Certificate) -> None:
+        subject = certificate.subject.rfc4514_string()
+        which = "" if certificate.not_valid_after_utc == end else "a certificate above "
         text = (
-            f"the peer's certificate expired at {end:%Y-%m-%d %H:%M:%S} UTC; issue a new one, and restart its program"
+            f"{which}the certificate {subject!r} expired on {end:%Y-%m-%d %H:%M:%S} UTC; "
+            "replace it on its machine, whose daemon then uses the new one"
         )
         super().__init__(text)
 
@@ -54,21 +71,20 @@ class SecuredTransport(Protocol):
     def getPeerCertificate(self) -> object: ...
 
 
-def server_context(identity: Identity) -> ssl.CertificateOptions:
+def server_context(identity: IdentitySource) -> IOpenSSLServerConnectionCreator:
     """Return the context of a server, which requires a client certificate of a trusted authority."""
-    return _options(identity)
+    return cast(IOpenSSLServerConnectionCreator, _ServerContext(identity, for_browsers=False))
 
 
-def https_context(identity: Identity) -> ssl.CertificateOptions:
+def https_context(identity: IdentitySource) -> IOpenSSLServerConnectionCreator:
     """Return the context of a server for browsers and tools. A client without a certificate is admitted and may
     authenticate by a token; a client with an untrusted certificate is refused."""
-    options = _options(identity, protocols=[b"http/1.1"])
-    # CertificateOptions does not accept this argument together with a trust root.
-    options.requireCertificate = False
-    return options
+    return cast(IOpenSSLServerConnectionCreator, _ServerContext(identity, for_browsers=True))
 
 
-def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.CertificateOptions:
+def _options(
+    identity: Identity, protocols: Sequence[bytes] = (), *, requires_certificate: bool = True
+) -> ssl.CertificateOptions:
     # Twisted passes these three to pyOpenSSL unchanged, and pyOpenSSL prefers the objects of cryptography to its own;
     # Twisted's annotations still require the latter.
     own: dict[str, Any] = {
@@ -76,15 +92,16 @@ def _options(identity: Identity, protocols: Sequence[bytes] = ()) -> ssl.Certifi
         "certificate": identity.certificate,
         "extraCertChain": list(identity.chain),
     }
-    return ssl.CertificateOptions(
+    options = ssl.CertificateOptions(
         **own,
-        trustRoot=ssl.trustRootFromCertificates(
-            [ssl.Certificate(crypto.X509.from_cryptography(one)) for one in identity.authorities]
-        ),
+        trustRoot=TrustRoot(identity.authorities),
         raiseMinimumTo=ssl.TLSVersion.TLSv1_3,
         enableSessionTickets=True,
         acceptableProtocols=list(protocols) or None,
     )
+    # CertificateOptions does not accept this argument together with a trust root.
+    options.requireCertificate = requires_certificate
+    return options
 
 
 def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnectionCreator:
@@ -93,9 +110,32 @@ def client_context(identity: Identity, server_name: str) -> IOpenSSLClientConnec
     Raises ValueError if the name is neither. If the server cannot prove it, the connection ends with NameNotProven.
     """
     # The type checker cannot see what zope.interface's decorator declares.
-    return cast(
-        IOpenSSLClientConnectionCreator, _ClientContext(server_context(identity), server_name.removesuffix("."))
-    )
+    return cast(IOpenSSLClientConnectionCreator, _ClientContext(_options(identity), server_name.removesuffix(".")))
+
+
+_Authorities: Any = type(ssl.trustRootFromCertificates([]))
+"""Twisted's class of trust roots, which has no public name."""
+
+
+class TrustRoot(_Authorities):  # type: ignore[misc]  # The type checker does not know the class.
+    """Trusted certificates, also those that are not self-signed.
+
+    So an installation may trust the issuing authority of a company without all others below the company's root.
+    """
+
+    def __init__(self, certificates: Sequence[x509.Certificate]) -> None:
+        super().__init__([crypto.X509.from_cryptography(one) for one in certificates])
+        self._certificates = certificates
+
+    def _addCACertsToContext(self, context: SSL.Context) -> None:  # noqa: N802
+        self.add_to(context)
+
+    def add_to(self, context: SSL.Context) -> None:
+        """Trust the certificates in a context."""
+        store = cast(crypto.X509Store, context.get_cert_store())
+        store.set_flags(crypto.X509StoreFlags.PARTIAL_CHAIN)
+        for certificate in self._certificates:
+            store.add_cert(crypto.X509.from_cryptography(certificate))
 
 
 class CertificateEnds:
@@ -165,6 +205,46 @@ def addresses_of(transport: SecuredTransport) -> tuple[str, ...]:
     return tuple(str(address) for address in names.get_values_for_type(x509.IPAddress))
 
 
+@implementer(IOpenSSLServerConnectionCreator)
+class _ServerContext:
+    """Server context with the current identity: connections that begin after a replacement get the new certificate."""
+
+    def __init__(self, identity: IdentitySource, *, for_browsers: bool) -> None:
+        self._source = identity
+        self._for_browsers = for_browsers
+        self._used = self._current()
+        self._options = self._made(self._used)
+
+    def _current(self) -> Identity:
+        return self._source if isinstance(self._source, Identity) else self._source.current()
+
+    def _made(self, identity: Identity) -> ssl.CertificateOptions:
+        protocols = [b"http/1.1"] if self._for_browsers else []
+        return _options(identity, protocols, requires_certificate=not self._for_browsers)
+
+    def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
+        current = self._current()
+        if current is not self._used:
+            self._used, self._options = current, self._made(current)
+        connection = self._options.serverConnectionForTLS(tlsProtocol)
+        protocol_reference = weakref.ref(tlsProtocol)
+
+        def verify(_: SSL.Connection, shown: crypto.X509, error: int, depth: int, accepted: int) -> bool:
+            if not accepted:
+                _note_refusal(protocol_reference(), shown, error, depth)
+            return bool(accepted)
+
+        required = SSL.VERIFY_FAIL_IF_NO_PEER_CERT if self._options.requireCertificate else 0
+        connection.set_verify(SSL.VERIFY_PEER | required, verify)
+        return connection
+
+
+def _note_refusal(protocol: Any, shown: crypto.X509, error: int, depth: int) -> None:
+    """Record at a connection why this end refuses the peer's certificate; OpenSSL's own error does not say it."""
+    if protocol is not None:
+        protocol.peer_refusal = refusal_of(shown.to_cryptography(), error, depth)
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _ClientContext:
     """Client context like `twisted.internet.ssl.optionsForClientTLS`, with a stricter check of the name.
@@ -186,7 +266,9 @@ class _ClientContext:
         # A weak reference, because the connection refers to its callback and the protocol to the connection.
         protocol_reference = weakref.ref(tlsProtocol)
 
-        def verify(_: SSL.Connection, shown: crypto.X509, _error: int, depth: int, accepted: int) -> bool:
+        def verify(_: SSL.Connection, shown: crypto.X509, error: int, depth: int, accepted: int) -> bool:
+            if not accepted:
+                _note_refusal(protocol_reference(), shown, error, depth)
             if not accepted or depth != 0:
                 return bool(accepted)
             reason = self._name_not_proven(shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 from twisted.internet.defer import Deferred
@@ -10,6 +10,8 @@ from twisted.internet.defer import Deferred
 from compass.model.catalogue.catalogue import catalogue_of
 from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
+from compass.model.rules.certificates import OwnCertificate
+from compass.server.alerts.certificates import CertificateAlerts
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.alerts.refused_hosts import RefusedHosts
 from compass.server.cluster.double_sessions import DoubleSessions
@@ -70,6 +72,10 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     store_wait_seconds: float = STORE_WAIT_SECONDS
     change_rates: ChangeRates = ChangeRates()
     addresses_of: AddressesOf = lambda stream: ()
+    certificates: Callable[[], Sequence[OwnCertificate]] = tuple
+    """Function that returns the certificates whose end ends this server's sessions."""
+    reports_certificates: bool = True
+    """True if this process opens incidents about them: of several workers one does."""
 
 
 class ServerBase(msgspec.Struct, frozen=True):
@@ -114,6 +120,7 @@ class Components:
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
         self.alerts = AlertNotifier(notifying, given.ways)
         self.refused_hosts = RefusedHosts(base.name, clock, committer)
+        self.certificates = CertificateAlerts(base.name, given, committer)
         health = detector.local_health
         sources = StatusSources(committer, publisher, cluster, health, base.connections, base.drain, tracker)
         self.status = StatusReporter(identity, sources)

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from msgspec import Struct
 from twisted.internet.defer import Deferred, succeed
 
+from compass.model.host_api import Condition
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Lag, ReadLog, Request, Status
+from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.model.rules.draft import Principal
+from compass.server.components import ServerDependencies
 from compass.server.metrics import ServerMetrics, loaded_metrics, session_metrics
 from compass.server.push.change_feed import Deliver
 from compass.server.queries.host_sessions import Deliver as DeliverSessions
@@ -25,10 +28,13 @@ NOT_READY = Refusal("not-ready", "this server has not loaded its catalogue yet",
 class HttpsApi:
     """The server as the HTTPS gateway uses it, also before the catalogue is loaded."""
 
-    def __init__(self, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain) -> None:
+    def __init__(
+        self, sessions: SessionContext, connections: ConnectionLimits, drain: HostDrain, given: ServerDependencies
+    ) -> None:
         self._sessions = sessions
         self._connections = connections
         self._drain = drain
+        self._given = given
         self.router: Router | None = None
         """None until the catalogue is loaded (P5)."""
 
@@ -43,6 +49,11 @@ class HttpsApi:
     def store_answers(self) -> bool:
         """True if the store accepted the last write."""
         return self.router is not None and not self.router.components.committer.outage
+
+    @property
+    def certificates(self) -> Condition:
+        """Worst condition of the server's own certificates."""
+        return condition_of(self._given.certificates(), self._given.now())
 
     def bearer(self, token: str, origin: str) -> Principal | Refusal:
         """Return the principal that a bearer token belongs to, or why it is refused."""
@@ -95,7 +106,9 @@ class HttpsApi:
             requests=asked,
             refusals=self._sessions.refusals,
             draining=self._drain.redirect is not None,
-            **session_metrics(self._connections),
+            certificate_seconds=seconds_left(self._given.certificates(), self._given.now()),
+            certificates_invalid=len(problems_of(self._given.certificates(), self._given.now())),
+            **session_metrics(self._connections, self._given.now()),
             **({} if router is None else loaded_metrics(router.components)),
         )
 

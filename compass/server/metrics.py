@@ -7,11 +7,23 @@ a microsecond for each.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Annotated, Any, get_args
 
 import msgspec
 
-from compass.model.metrics import BATCH_BOUNDS, COMMIT_BOUNDS, LAG_BOUNDS, Counts, Histogram, counter, gauge, histogram
+from compass.model.metrics import (
+    BATCH_BOUNDS,
+    CERTIFICATE_SECONDS,
+    CERTIFICATES_INVALID,
+    COMMIT_BOUNDS,
+    LAG_BOUNDS,
+    Counts,
+    Histogram,
+    counter,
+    gauge,
+    histogram,
+)
 from compass.model.replies import CODES
 from compass.model.rows import State
 from compass.server.commit.committer import Committer
@@ -33,6 +45,15 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
             "1 when the store accepted the last write. 0: writes are refused, reads and pushes continue from memory."
         ),
     ]
+    certificate_seconds: Annotated[Mapping[str, float], CERTIFICATE_SECONDS] = {}
+    certificates_invalid: Annotated[int, CERTIFICATES_INVALID] = 0
+    host_certificate_seconds: Annotated[
+        float | None,
+        gauge(
+            "Time until the first certificate ends that a host with a session here has shown, its own or one above it. "
+            "Without a host there is no such line."
+        ),
+    ] = None
     revision: Annotated[int, gauge("The revision of the catalogue.")] = 0
     incidents_open: Annotated[
         Counts,
@@ -179,10 +200,13 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}
 
 
-def session_metrics(connections: ConnectionLimits) -> dict[str, Any]:
-    """Return the figures of sessions, and of those that read slowly."""
+def session_metrics(connections: ConnectionLimits, now: float) -> dict[str, Any]:
+    """Return the figures of sessions, of those that read slowly, and of the certificates of hosts."""
     known = +connections.by_role
+    ends = [session.certificate_end for session in connections.sessions if session.asker.role == "host"]
+    end = min((end for end in ends if end is not None), default=None)
     return {
+        "host_certificate_seconds": None if end is None else end - now,
         "sessions": {**known, "unknown": len(connections.sessions) - known.total()},
         "sessions_behind": sum(session.behind for session in connections.sessions),
         "push_queue_bytes": sum(session.queued_octets for session in connections.sessions),

@@ -18,6 +18,7 @@ from compass.model.replies import Refusal
 from compass.model.rules.decide import permit, permit_unread
 from compass.model.rules.draft import Principal
 from compass.server.components import Components
+from compass.server.failure.doubts import DoubtfulDeaths
 from compass.server.sessions.request_limits import ChangeLimit, ReportLimit, RequestLimit, WatchLimit
 from compass.server.sessions.session import Greeting, Redirect, Session
 from compass.wire.events import AcknowledgementReceived
@@ -43,11 +44,11 @@ def handlers(components: Components) -> dict[type, Handler]:
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
     changes = ChangeLimit(c.clock, c.change_rates, c.committer.replica)
-    held = Handler(c.holdings.submit, (changes,), checked=True)
+    doubts = DoubtfulDeaths(c.committer.replica, c.holdings, c.detector)
     watches = WatchLimit(c.clock, c.committer.replica)
     return {
-        requests.Register: held,
-        requests.Deregister: held,
+        requests.Register: Handler(c.holdings.submit, (changes,), checked=True),
+        requests.Deregister: Handler(doubts.deregister, (changes,), checked=True),
         requests.Drain: Handler(c.committer.submit, (changes,), checked=True),
         requests.Disown: write,
         requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),

@@ -69,7 +69,7 @@ class Server(Factory):
         drain = HostDrain(clock, connections)
         self.name = name
         self.connections = connections
-        self.https = HttpsApi(sessions, connections, drain)
+        self.https = HttpsApi(sessions, connections, drain, dependencies)
         self._components: Components | None = None
         """None until the catalogue is loaded."""
         self._base = ServerBase(name, software, dependencies, sessions, connections, drain)
@@ -97,6 +97,8 @@ class Server(Factory):
         components.subscriptions.later.start()
         components.alerts.ownership_changed()
         components.refused_hosts.start()
+        if given.reports_certificates:
+            components.certificates.start()
         self._tail = given.clock.callLater(TAIL_EVERY_SECONDS, self._read_log)
         self._base.sessions.handler = self.https.router = Router(components)
         self.log.info(
@@ -188,6 +190,7 @@ class Server(Factory):
         components.anti_entropy.stop()
         components.alerts.stop()
         components.refused_hosts.stop()
+        components.certificates.stop()
         components.membership.stop()
         counts = components.committer.writer.counts
         if counts["batches"]:

@@ -8,12 +8,12 @@ is whole. A restored backup has another id, and the record of the old one says n
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import msgspec
 
 from compass.store.errors import StoreUnusable, StoreWentBack
+from compass.system.files import replace_file
 
 RECORD_OCTETS_MAX = 1_000
 """Longest record that is read: it has an id and a number."""
@@ -54,12 +54,8 @@ class RevisionRecord:
         if record == self._noted:
             return
         self._noted = record
-        # Servers of one machine share the file: each has a name of its own for the part that is not complete.
-        part = self._path.with_name(f"{self._path.name}-{os.getpid()}")
         with contextlib.suppress(OSError):
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(record))
-            part.replace(self._path)
+            replace_file(self._path, msgspec.json.encode(record), durable=False)
 
     def _read(self) -> _Record | None:
         try:

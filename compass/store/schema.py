@@ -137,6 +137,12 @@ listener = Table(
     Column("load", Double, nullable=False, server_default="0"),
     # Load that one more user adds.
     Column("degradation", Double, nullable=False, server_default="0"),
+    # Check that its own host makes, in words; '': none.
+    Column("check", Text, nullable=False, server_default=""),
+    # Problem that this check found; '': it passes.
+    Column("failing", Text, nullable=False, server_default=""),
+    # Time of the last change of the check's result; 0: no check.
+    Column("checked_at", Double, nullable=False, server_default="0"),
 )
 
 dependency = Table(

@@ -29,6 +29,8 @@ DIAG_SECONDS = 1.0
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
 _NLM_F_REQUEST = 1
+_NLM_F_DUMP = 0x300
+_NLMSG_DONE = 3
 _LISTEN = 10
 _CREDENTIALS = struct.Struct("3i")
 _HEADER = struct.Struct("=IHHII")
@@ -37,8 +39,13 @@ _PORTS = struct.Struct("!HH")
 _REST_OF_ID = struct.Struct("=III")
 _ANSWER = struct.Struct("=BBBB48xIIIII")
 _ANY_COOKIE = 0xFFFFFFFF
+_ADDRESS_AT = 8
+"""Octets before the local address in an answer."""
 _ANSWER_OCTETS_MAX = 8192
+DUMP_OCTETS_MAX = 65_536
+"""Octets of one of the kernel's datagrams with several answers, which is a page or eight."""
 
+_Socket = socket.socket
 Address = tuple[str, int]
 """IP address and port."""
 
@@ -81,10 +88,10 @@ def users_listening(address: str, port: int) -> frozenset[int]:
     """Return the users of all sockets that listen at this address and port, wildcards included."""
     wanted = _plain((address, port))[0]
     wildcards = (wanted, "0.0.0.0", "::")
-    rows = (*_rows("tcp"), *_rows("tcp6"))
-    return frozenset(
-        row.user for row in rows if row.state == _LISTEN and row.local[1] == port and row.local[0] in wildcards
-    )
+    rows = _diagnosed_listening(port)
+    if rows is None:
+        rows = [row for name in ("tcp", "tcp6") for row in _rows(name, port) if row.state == _LISTEN]
+    return frozenset(row.user for row in rows if row.local[0] in wildcards)
 
 
 def _plain(place: Address) -> Address:
@@ -103,6 +110,29 @@ class _Kernel(threading.local):
 
     def ask(self, message: bytes) -> bytes:
         """Return the answer to a message without its header. Raises OSError."""
+        kernel = self._send(message, _NLM_F_REQUEST)
+        while True:
+            answer = kernel.recv(_ANSWER_OCTETS_MAX)
+            _, kind, _, number, _ = _HEADER.unpack_from(answer)
+            if number == self.asked:
+                return answer[_HEADER.size :] if kind == _SOCK_DIAG_BY_FAMILY else b""
+
+    def ask_all(self, message: bytes) -> Iterator[bytes]:
+        """Yield all answers to a message without their headers. Raises OSError."""
+        kernel = self._send(message, _NLM_F_REQUEST | _NLM_F_DUMP)
+        while True:
+            answers, at = kernel.recv(DUMP_OCTETS_MAX), 0
+            while at + _HEADER.size <= len(answers):
+                size, kind, _, number, _ = _HEADER.unpack_from(answers, at)
+                if number == self.asked and kind != _SOCK_DIAG_BY_FAMILY:
+                    if kind != _NLMSG_DONE:
+                        raise OSError("the kernel does not list sockets")
+                    return
+                if number == self.asked:
+                    yield answers[at + _HEADER.size : at + size]
+                at += max(_HEADER.size, (size + 3) & ~3)
+
+    def _send(self, message: bytes, flags: int) -> _Socket:
         if self.socket is None or self.process != os.getpid():
             # A fork has a copy of the socket, and would read the answers of its parent.
             self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG)
@@ -110,12 +140,8 @@ class _Kernel(threading.local):
             self.process = os.getpid()
         self.asked = (self.asked + 1) % _ANY_COOKIE
         size = _HEADER.size + len(message)
-        self.socket.sendto(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, self.asked, 0) + message, (0, 0))
-        while True:
-            answer = self.socket.recv(_ANSWER_OCTETS_MAX)
-            _, kind, _, number, _ = _HEADER.unpack_from(answer)
-            if number == self.asked:
-                return answer[_HEADER.size :] if kind == _SOCK_DIAG_BY_FAMILY else b""
+        self.socket.sendto(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, flags, self.asked, 0) + message, (0, 0))
+        return self.socket
 
 
 _kernel = _Kernel()
@@ -139,17 +165,38 @@ def _diagnosed(client: Address, server: Address) -> _Row | None:
     return None
 
 
+def _diagnosed_listening(port: int) -> list[_Row] | None:
+    """Ask the kernel for the sockets that listen at a port. Returns None if it cannot be asked.
+
+    The kernel walks its table of listening sockets only; to read /proc/net/tcp it walks those of all connections, which
+    takes milliseconds on a machine without any.
+    """
+    rows: list[_Row] = []
+    id = _PORTS.pack(port, 0) + bytes(32) + _REST_OF_ID.pack(0, _ANY_COOKIE, _ANY_COOKIE)
+    try:
+        for family, length in ((socket.AF_INET, 4), (socket.AF_INET6, 16)):
+            for answer in _kernel.ask_all(_ASKED.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _LISTEN) + id):
+                _, state, _, _, _, _, _, user, inode = _ANSWER.unpack_from(answer)
+                local = _plain((socket.inet_ntop(family, answer[_ADDRESS_AT : _ADDRESS_AT + length]), port))
+                if _PORTS.unpack_from(answer, 4)[0] == port:
+                    rows.append(_Row(local, ("", 0), state, user, inode))
+    except (OSError, struct.error):
+        return None
+    return rows
+
+
 def _listed(client: Address, server: Address) -> _Row | None:
     """Search the tables of /proc/net for one socket."""
     for name in ("tcp", "tcp6"):
-        for row in _rows(name):
+        for row in _rows(name, client[1]):
             if row.local == client and row.remote == server:
                 return row
     return None
 
 
-def _rows(name: str) -> Iterator[_Row]:
-    """Return the rows of a table of /proc/net (proc(5)); none if it cannot be read."""
+def _rows(name: str, port: int) -> Iterator[_Row]:
+    """Return the rows of a table of /proc/net (proc(5)) with a local port; none if it cannot be read."""
+    ending = b":%04X" % port
     try:
         with (PROC_NET / name).open("rb") as table:
             lines = table.read(TABLE_OCTETS_MAX).splitlines()[1:]
@@ -157,7 +204,7 @@ def _rows(name: str) -> Iterator[_Row]:
         return
     for line in lines:
         fields = line.split()
-        if len(fields) > 9:
+        if len(fields) > 9 and fields[1].endswith(ending):
             local, remote = (_address_of(field.decode("ascii")) for field in fields[1:3])
             yield _Row(local, remote, int(fields[3], 16), int(fields[7]), int(fields[9]))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from compass.model.limits import GREETING_SECONDS as GREETING_SECONDS
 from compass.model.limits import INSTEAD_MAX as INSTEAD_MAX
 from compass.model.limits import LOG_WAIT_SECONDS_MAX as LOG_WAIT_SECONDS_MAX
+from compass.model.limits import REPLY_SECONDS as REPLY_SECONDS
 
 VERSIONS: tuple[int, ...] = (1,)
 """Protocol versions of this program, best last."""
@@ -36,15 +38,11 @@ APPLY_OCTETS_PER_SECOND_MIN = 16 * 1024 * 1024
 """Octets of a view for which a host has a second more until its acknowledgement: decoding and indexing 16 MiB takes a
 tenth of this on a slow machine."""
 
-GREETING_SECONDS = 10.0
-"""Seconds from the connection to the hello or welcome: two round trips and a TLS handshake on a slow network."""
 IDLE_SECONDS = 60.0
 """Seconds after which a session that neither watches nor waits for a reply is ended: connect, ask, disconnect."""
 ACKNOWLEDGE_SECONDS = 10.0
 """Seconds from a notice, or from the last octets that a slow reader accepted, to the acknowledgement; then the session
 is ended, and the host resumes: that is the retry."""
-REPLY_SECONDS = 30.0
-"""Seconds from a request to its reply at the client: longer than any commit that can still succeed."""
 SUSPICION_SECONDS_MAX = 60.0
 """Seconds for which a host believes a suspicion that is not repeated, even if the suspicion names more: the server may
 have failed since."""

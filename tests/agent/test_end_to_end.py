@@ -27,6 +27,7 @@ from compass.model.rules.draft import Principal
 from compass.server.components import ServerDependencies
 from compass.server.server import Server
 from compass.store.store import Store
+from compass.system.machine import this_machine
 from tests.support.reactor_thread import ReactorThread
 
 
@@ -84,6 +85,7 @@ class Machines:
                 selector=ServerSelector(random, in_order(["gns1"])),
                 dial=lambda way: cast(Any, TCP4ClientEndpoint(reactor, "127.0.0.1", listening.getHost().port)),
                 process_watch=ProcessWatch(reactor),
+                machine=this_machine("h1"),
                 peer_of=lambda transport: ("server", "s", ""),
             )
         )

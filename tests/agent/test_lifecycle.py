@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from twisted.logger import capturedLogs
 
 from compass.agent.local_api import LocalApi
 from compass.agent.registration import journal
@@ -19,6 +20,7 @@ from compass.model.requests import Apply, Purge, Put, Register, Remove, RevokeCr
 from compass.model.rows import Category, Dependency, Service, UpdateEntry
 from compass.model.rules.draft import Principal
 from tests.support.agent_world import Hosts
+from tests.support.virtual_world import SimulatedProcesses
 
 CHINA = "chinaserver.openuss"
 
@@ -173,6 +175,75 @@ def test_a_process_that_died_while_the_daemon_was_down(world: Hosts, tokens: dic
     assert state_of(world) == "offline"
 
 
+@pytest.mark.parametrize("where", ["namespace", "boot"])
+def test_a_journal_of_another_namespace_or_boot_proves_no_death(
+    world: Hosts, tokens: dict[str, str], where: str
+) -> None:
+    """The server probes: what answers stays, is shown as not verified, and is verified once the process is seen."""
+    provider = world.daemon("provider")
+    first = world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    revision, processes = world.catalogue.revision, world.processes["provider"]
+    before = getattr(processes, where)
+    setattr(processes, where, "another one")
+    processes.living.clear()
+    again = world.daemon("provider")
+    world.run(60)
+    (entry,) = again.status().registrations
+    assert (entry.state, entry.epoch) == ("registered", first.epoch) and "registered" in entry.unverified
+    assert state_of(world) == "up" and world.catalogue.revision == revision
+    setattr(processes, where, before)
+    processes.start(1)
+    assert not world.daemon("provider").status().registrations[0].unverified
+    processes.kill(1)
+    world.run(0.5)
+    assert state_of(world) == "offline"
+
+
+def test_what_is_not_verified_and_answers_no_probe_ends(world: Hosts, tokens: dict[str, str]) -> None:
+    """A reboot is an example: services ended with it, or were started again before the daemon."""
+    provider = world.daemon("provider")
+    world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.hosts["provider"].stop()
+    world.processes["provider"].boot = "boot 2"
+    world.dead.add(("10.0.0.1", 2028))
+    again = world.daemon("provider")
+    world.run(1)
+    assert state_of(world) in ("suspect", "down")
+    world.run(30)
+    assert state_of(world) == "offline" and again.status().registrations == ()
+
+
+def test_a_held_registration_of_another_namespace_is_doubted_and_not_ended(
+    world: Hosts, tokens: dict[str, str]
+) -> None:
+    """The program may hold its connection to the daemon from which this journal was copied."""
+    provider = world.daemon("provider")
+    world.wait(provider.register(wish(tokens[CHINA], hold=True)))
+    world.processes["provider"].boot = "boot 2"
+    again = world.daemon("provider")
+    world.run(HOLD_GRACE_SECONDS + 1)
+    assert state_of(world) == "up" and again.status().registrations[0].unverified
+    assert world.wait(again.register(wish(tokens[CHINA], hold=True))).state == "up"
+    assert not again.status().registrations[0].unverified
+
+
+def test_a_journal_of_another_host_is_set_aside(world: Hosts, tokens: dict[str, str]) -> None:
+    """Nothing of it is registered, deregistered or held here, and the file is kept for its owner."""
+    provider = world.daemon("provider")
+    world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.wait(provider.register(wish(tokens[CHINA], port=2029)))
+    rows = world.catalogue.listeners
+    (world.directory / "copy").mkdir(parents=True)
+    text = (world.directory / "provider" / journal.FILE_NAME).read_bytes()
+    (world.directory / "copy" / journal.FILE_NAME).write_bytes(text)
+    world.processes["copy"] = SimulatedProcesses()
+    copy = world.daemon("copy")
+    world.run(60)
+    assert copy.status().registrations == () and "host provider" in copy.status().warnings[0]
+    assert (world.directory / "copy" / "registrations.foreign-1").read_bytes() == text
+    assert world.catalogue.listeners == rows
+
+
 def test_the_daemons_restart_loses_nothing(world: Hosts, tokens: dict[str, str]) -> None:
     """G21: services stay registered, and no dependant is notified."""
     provider = world.daemon("provider")
@@ -291,6 +362,12 @@ def test_reports_that_are_refused(world: Hosts, tokens: dict[str, str]) -> None:
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail="x" * 300))).code == "bad-value"
     assert ports(user) == ("service", {2028, 2029})
     world.fall()
+    for detail in ("x" * 256, "line1\nline2"):
+        # Without a server, too: such a report would wait for one and be refused there without anyone to notice.
+        with capturedLogs() as logs:
+            assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, detail=detail))).code == "bad-value"
+        assert [log["log_format"] for log in logs] == ["a report of {service} is refused: {problem}"]
+        assert ports(user) == ("service", {2028, 2029})
     assert world.wait(user.report(LocalReport(CHINA, "10.0.0.1", 2028, state="slow"))).code == "unreachable"
 
 
@@ -328,7 +405,7 @@ def test_a_wrong_credential(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_nobody_pushes_a_living_instance_aside_unseen(world: Hosts, tokens: dict[str, str]) -> None:
-    """Another credential cannot be checked while every server is down, so it replaces nothing."""
+    """The agent cannot check another credential while every server is down, so it replaces nothing."""
     provider = world.daemon("provider")
     first = world.wait(provider.register(wish(tokens[CHINA])))
     world.fall()

@@ -220,7 +220,7 @@ def test_after_a_false_report_nothing_is_hidden_on_that_user_s_word(world: Hosts
 
 
 def test_no_false_report_reaches_a_server(world: Hosts, tokens: dict[str, str]) -> None:
-    """What answers this host's own probe is not reported, not even once: the log has no row of a liar."""
+    """A listener that answers this host's own probe is not reported, not even once: the log has no row of a liar."""
     user = two_listeners(world, tokens)
     world.run(1)
     revision = world.catalogue.revision
@@ -388,7 +388,7 @@ def test_a_service_is_asked_for_while_no_server_is_there(world: Hosts, tokens: d
 def test_a_server_that_cannot_say_whether_a_service_exists_is_asked_again(
     world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the same session, after a pause."""
+    """The question is repeated on the same session, after a pause."""
     user = world.daemon("user")
     upstream, refusals = world.hosts["user"].upstream, [Refusal("not-ready", "loading")] * 2
     ask = upstream.ask
@@ -403,8 +403,8 @@ def test_a_first_registration_is_one_commit(world: Hosts, tokens: dict[str, str]
     provider = world.daemon("provider")
     world.run(1.5)
     revision, answers = world.catalogue.revision, list[Any]()
-    for service in (CHINA, "www.web", "one.openuso"):
-        provider.register(wish(tokens[service], service)).addCallback(answers.append)
+    for port, service in enumerate((CHINA, "www.web", "one.openuso"), 8001):
+        provider.register(wish(tokens[service], service, port)).addCallback(answers.append)
         world.run(0.003)
     world.run(90)
     assert [answer.state for answer in answers] == ["up"] * 3

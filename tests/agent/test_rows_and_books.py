@@ -398,5 +398,6 @@ def test_the_processes_of_one_registration_are_bounded(number: int) -> None:
     old = Registration(
         CHINA, ADDRESS, 1, 5, "token", "registered", pid=1, started="start of 1", shared=True, others=others
     )
-    new = Registration(CHINA, ADDRESS, 1, 9, "token", "pending", pid=SHARERS_MAX + 2, started="x", shared=True)
-    assert sharing.joined(old, new).epoch == (5 if number <= SHARERS_MAX else 9)
+    new = Process(SHARERS_MAX + 2, f"start of {SHARERS_MAX + 2}")
+    wanted = LocalRegister(CHINA, 1, "token", pid=new.pid, shared=True)
+    assert sharing.processes_of(old, wanted, new) == ((*old.processes, new) if number <= SHARERS_MAX else (new,))

@@ -14,7 +14,15 @@ from click.testing import CliRunner, Result
 from compass.cli.main import cli
 from compass.client.core.credential import CREDENTIAL_OCTETS_MAX, CredentialProblem, read_credential
 from compass.model.exit_codes import EXIT_OF_CODE, MEANINGS, ExitCode, exit_of, exit_table
-from compass.model.host_api import HostStatus, KnownServer, LocalEvent, ReactionStatus, RegistrationStatus, Resolved
+from compass.model.host_api import (
+    CheckStatus,
+    HostStatus,
+    KnownServer,
+    LocalEvent,
+    ReactionStatus,
+    RegistrationStatus,
+    Resolved,
+)
 from compass.model.replies import CODES, CategoryView, Dependencies, ServiceView
 from compass.model.rows import Category, Change, Dependency, Host, Listener, Row, Service
 from tests.support.fake_api import CREDENTIAL, SERVICE, LittleApi, Start, outcome, refusal
@@ -181,8 +189,14 @@ def test_report_names_listener_and_reason(api: LittleApi) -> None:
 def test_status_shows_session_view_and_registrations(api: LittleApi) -> None:
     """A daemon without a server, with one process, one held and one pending registration."""
     own = (
-        RegistrationStatus(SERVICE, "127.0.0.1", 2028, 7, "registered", pid=4711),
+        RegistrationStatus(
+            SERVICE, "127.0.0.1", 2028, 7, "registered", pid=4711, own_check=CheckStatus("GET /", "", "", 0, 3.2)
+        ),
         RegistrationStatus(SERVICE, "127.0.0.1", 2029, 8, "pending", hold=True, problem="no session"),
+        RegistrationStatus(
+            *(SERVICE, "127.0.0.1", 2030, 9, "registered"), own_check=CheckStatus("GET /", "status 503", "none", 4, 1.0)
+        ),
+        RegistrationStatus(SERVICE, "127.0.0.1", 2031, 9, "registered", own_check=CheckStatus("GET /")),
     )
     told = HostStatus("h1", "waiting", "", "s", 9, True, ("frontpage.web",), 3, own, "refused by gns1")
     api.answers["/v1/status"] = said(told)
@@ -190,9 +204,14 @@ def test_status_shows_session_view_and_registrations(api: LittleApi) -> None:
         "host      h1",
         "session   waiting (refused by gns1)",
         "view      revision 9, 3 listeners, for frontpage.web",
-        "here      2 registrations",
+        "here      4 registrations",
         "          chinaserver.openuss 127.0.0.1:2028  registered  process 4711",
+        "            check GET /: passed, 3 s ago",
         "          chinaserver.openuss 127.0.0.1:2029  pending  held by a connection  (no session)",
+        "          chinaserver.openuss 127.0.0.1:2030  registered",
+        "            check GET /: none, 4 in a row, 1 s ago  FAILING, so the listener is suspect",
+        "          chinaserver.openuss 127.0.0.1:2031  registered",
+        "            check GET /: not made yet",
     ]
     empty = HostStatus("h1", "open", "gns1", "", 0, False, (), 0, ())
     api.answers["/v1/status"] = said(empty)

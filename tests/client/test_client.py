@@ -137,14 +137,14 @@ def test_a_report_that_was_not_needed_is_no_news(
     def listed(revision: int) -> bool:
         return used.resolve("openuss").listeners[0].epoch == revision
 
-    for revision, code in ((5, "deregistered"), (6, "busy")):
+    for revision, code in ((5, "deregistered"), (6, "bad-value")):
         api.answers["/v1/report"] = refusal(code, 503)
         api.streams.put([told(revision, msgspec.structs.replace(PEER, epoch=revision))])
         wait_until(functools.partial(listed, revision))
         with pytest.raises(client.NoneAnswers):
             used.attempt("openuss", fail)
         api.wait_for("/v1/report", revision - 4)
-    wait_until(lambda: "could not be reported: refusal: busy" in caplog.text)
+    wait_until(lambda: "could not be reported: refusal: bad-value" in caplog.text)
     assert caplog.text.count("could not be reported") == 1
 
 

@@ -10,6 +10,7 @@ import argparse
 import http.client
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -121,10 +122,13 @@ def asked(address: str, port: int) -> tuple[str, int]:
 class Balancer:
     """A host whose daemon writes a balancer's configuration, the balancer, and the listeners behind it."""
 
-    def __init__(self, world: Deployment, kind: str) -> None:
+    def __init__(self, world: Deployment, kind: str, slots: int = 8, dns: str = "") -> None:
+        """`slots`: most listeners of haproxy-dns. `dns`: how it asks, such as `udp@`."""
         self.world = world
+        self._slots = slots
+        self._dns = dns
         self.kind = kind
-        self.directory = world.directory / f"run-{kind}"
+        self.directory = world.directory / f"run-{kind}{dns.rstrip('@')}-{slots}"
         self.directory.mkdir()
         self.target = self.directory / "balancer.conf"
         self.kills: list[float] = []
@@ -143,17 +147,16 @@ class Balancer:
         }.get(self.kind, [str(ROOT / "examples" / "reload-haproxy"), str(self._pid)])
         bind = f"{host_address}:{self._port}"
         dns = free_port(host_address)
-        values = (
-            f'{{ bind = "{bind}", listen = "{bind}", pid = "{self._pid}", temp = "{self.directory}", workers = "1", '
-        )
-        values += f'dns = "{host_address}:{dns}", slots = "8" }}'
+        values = f'{{ stats = "{self.directory}/stats", bind = "{bind}", listen = "{bind}", pid = "{self._pid}", '
+        values += f'temp = "{self.directory}", workers = "1", dns = "{self._dns}{host_address}:{dns}", '
+        values += f'slots = "{self._slots}" }}'
         sections = (
             f'[host.dns]\nlisten = "{host_address}:{dns}"\n[[host.template]]\non = ["{SERVICE}"]\n'
             f'source = "ready:{self.kind}"\ntarget = "{self.target}"\ncheck = {check}\nreload = {reload}\n'
             f"values = {values}\n"
         )
         self._address = host_address
-        return self.world.add_host(f"balancer-{self.kind}", services=("portal.web",), sections=sections)
+        return self.world.add_host(f"balancer-{self.directory.name}", services=("portal.web",), sections=sections)
 
     def start(self, *ports: int) -> None:
         """Start the balancer with these listeners behind it, and wait until it serves."""
@@ -205,6 +208,37 @@ class Balancer:
         wish = LocalRegister(SERVICE, port, self.world.token(SERVICE), address=self._address, pid=program.pid)
         self.host.api.register(wish)
         self._listeners[port] = program
+
+    def add_many(self, count: int) -> None:
+        """Register listeners that one process serves, each at an address of its own."""
+        port = free_port("0.0.0.0")
+        program = Program("many", [sys.executable, "-c", LISTENER, "0.0.0.0", str(port)], self.directory / "many.log")
+        self.world.programs.append(program)
+        program.start()
+        eventually(lambda: not asked(self._address, port)[0], f"{port} listens")
+        self.host.in_session()
+        token = self.world.token(SERVICE)
+        for number in range(count):
+            address = f"127.99.{number // 250}.{number % 250 + 1}"
+            self.host.api.register(LocalRegister(SERVICE, port, token, address=address, pid=program.pid))
+        self._listeners[port] = program
+
+    def removals(self) -> int:
+        """Servers that the balancer has taken out so far, by its own log."""
+        text = self.program.log.read_text(errors="replace")
+        return sum(
+            "removed from SRV" in line or "is going DOWN" in line or "is DOWN" in line for line in text.splitlines()
+        )
+
+    def serving(self) -> int:
+        """Servers in use, by HAProxy's own statistics."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(5)
+            connection.connect(str(self.directory / "stats"))
+            connection.sendall(b"show stat\n")
+            text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        rows = [line.split(",") for line in text.splitlines()]
+        return sum(row[1].startswith(SERVICE) and row[17].startswith("UP") for row in rows if len(row) > 17)
 
     def drain(self, port: int, *, undrain: bool = False) -> None:
         """`opengnsadmin drain` or `undrain`."""
@@ -259,6 +293,19 @@ def come_and_go(balancer: Balancer, rounds: int) -> Load:
     return load
 
 
+def stand_still(balancer: Balancer, count: int, expected: int, seconds: float) -> int:
+    """Servers that HAProxy takes out while many healthy listeners do not change, once it uses at least those expected:
+    all of them, or those of an answer over UDP."""
+    balancer.add_many(count)
+    balancer.start()
+    eventually(lambda: balancer.serving() >= expected, f"HAProxy uses {expected} of {count} listeners")
+    used, before, until = balancer.serving(), balancer.removals(), time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert balancer.serving() == used
+        time.sleep(0.2)
+    return balancer.removals() - before
+
+
 def judged(balancer: Balancer, load: Load) -> tuple[list[Failure], list[Failure]]:
     """The failures that a kill explains, for they were in flight at that moment, and the others."""
     lost = [one for one in load.failures if any(one.began <= killed <= one.ended for killed in balancer.kills)]
@@ -275,11 +322,27 @@ def told(balancer: Balancer, load: Load) -> str:
     )
 
 
+def still(count: int, seconds: float) -> int:
+    """HAProxy from the haproxy-dns template with healthy listeners that do not change; the servers it takes out."""
+    authority = create_authority("balancers", datetime.now(UTC))
+    with tempfile.TemporaryDirectory() as directory, Deployment(Path(directory), authority) as world:
+        world.start()
+        balancer = Balancer(world, "haproxy-dns", slots=count)
+        try:
+            removed = stand_still(balancer, count, count, seconds)
+        except AssertionError as problem:
+            sys.exit(f"haproxy-dns: {problem}\n{balancer.evidence()}")
+    print(f"haproxy-dns  {count} healthy listeners for {seconds:g} s: {removed} servers taken out", flush=True)
+    return removed
+
+
 def main() -> None:
     """Each balancer for some rounds; status 1 when a request has failed that no kill explains."""
     parser = argparse.ArgumentParser(prog="make balancers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often listeners come and go (default 5)")
     parser.add_argument("--only", choices=sorted(KINDS), help="one of them")
+    parser.add_argument("--listeners", type=int, default=100, help="healthy listeners that stand still (default 100)")
+    parser.add_argument("--seconds", type=float, default=60.0, help="the time that they do (default 60)")
     arguments = parser.parse_args()
     broken = 0
     for kind, program in KINDS.items():
@@ -301,6 +364,8 @@ def main() -> None:
             broken += len(failed)
             for one in failed[:20]:
                 print(f"    {one.what}")
+    if arguments.only in (None, "haproxy-dns") and shutil.which("haproxy"):
+        broken += still(arguments.listeners, arguments.seconds)
     sys.exit(1 if broken else 0)
 
 

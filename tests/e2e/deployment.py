@@ -417,11 +417,11 @@ class Deployment:
             timeout=PATIENCE_SECONDS,
         )
 
-    def run(self, host: Host, service: str, port: int = 0) -> Service:
+    def run(self, host: Host, service: str, port: int = 0, given: tuple[str, ...] = ()) -> Service:
         """A real HTTP service under `opengnsc run`; waits until it is registered."""
         port = port or free_port(host.address)
         own = [sys.executable, "-c", HTTP_SERVICE, host.address, str(port)]
-        options = ["--port", str(port), "--address", host.address]
+        options = ["--port", str(port), "--address", host.address, *given]
         command = python("compass.cli.main:main", "run", service, *options, "--", *own)
         secrets = {"OPENGNS_API": f"unix:{host.socket}", "OPENGNS_CREDENTIAL": self.token(service)}
         log = self.directory / f"{service}-{port}.log"

@@ -71,9 +71,12 @@ def dnsmasq(directory: Path, at: Resolver, upstream: Resolver) -> Program:
     return program
 
 
-def unbound(directory: Path, at: Resolver, upstream: Resolver) -> Program:
-    """unbound at `at`, as docs/reference/dns.md sets it up, and as a process that leaves the system's own alone."""
+def unbound(directory: Path, at: Resolver, upstream: Resolver, reverse: str = "") -> Program:
+    """unbound at `at`, as docs/reference/dns.md sets it up, and as a process that leaves the system's own alone.
+    `reverse`: a zone of addresses that is asked for there, too."""
     config = directory / "unbound.conf"
+    zone = f'stub-zone:\n    name: "{reverse}"\n    stub-addr: {upstream.address}@{upstream.port}\n' if reverse else ""
+    local = f'    local-zone: "{reverse}." transparent\n' if reverse else ""
     config.write_text(
         f"""
 server:
@@ -88,7 +91,8 @@ server:
     pidfile: ""
     use-syslog: no
     num-threads: 1
-stub-zone:
+    qname-minimisation-strict: yes
+{local}{zone}stub-zone:
     name: "gns"
     stub-addr: {upstream.address}@{upstream.port}
 remote-control:

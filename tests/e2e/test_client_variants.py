@@ -330,7 +330,7 @@ def _row(face: Face, name: str, port: int) -> Listener | None:
 
 
 def test_the_pool_policy_and_nearness_decide_here_as_on_the_daemon(world: World, face: Face) -> None:
-    """One implementation serves all: what an administrator sets is in the next answers of daemon and memory."""
+    """All share an implementation: what an administrator sets is in the next answers of daemon and memory."""
     service, category = "account.openuso", "openuso"
     near, far = (world.deployment.register(host, service) for host in (world.web, world.storage))
     everybody = sorted([near.port, far.port])

@@ -7,7 +7,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,15 +18,17 @@ from compass.agent.agent import Agent
 from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.process_watch import ProcessWatch
 from compass.agent.upstream.server_selector import Candidate, ServerAddress, ServerSelector
+from compass.daemons.config.sections import TlsSettings
 from compass.daemons.net.listen import PeerRoles
+from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.services.opengnscd import dialler
 from compass.model.host_api import LocalDeregister, LocalRegister, Outcome, Resolved
 from compass.model.replies import Dependencies, Lags, ServerStatus
 from compass.model.requests import Lag, Register, Status
 from compass.model.rows import Listener
 from compass.pki.authority import Credentials
-from compass.pki.identity import load_identity
 from compass.store.store import Store
+from compass.system.machine import this_machine
 from tests.e2e.deployment import ANSWER_SECONDS, Deployment, free_port, new_address
 from tests.e2e.processes import Program, eventually, python
 from tests.histories.checker import check
@@ -136,7 +137,8 @@ class LoadedHost:
         self._load: Any = None
         self._lookup: Any = None
         files = cluster.certify("host", self.name)
-        identity = load_identity(Path(files.key), Path(files.certificate), Path(files.authority), datetime.now(UTC))
+        paths = (str(files.certificate), str(files.key), str(files.authority))
+        identity = LiveIdentity(reactor, TlsSettings(*paths), "host")
         turn = number % len(cluster.members)
         known = cluster.members[turn:] + cluster.members[:turn]
         self.agent = Agent(
@@ -152,6 +154,7 @@ class LoadedHost:
                 ),
                 dial=dialler(reactor, identity),
                 process_watch=ProcessWatch(reactor),
+                machine=this_machine(self.name),
                 peer_of=PeerRoles(None).identify,
             )
         )

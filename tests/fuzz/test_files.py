@@ -43,6 +43,7 @@ from compass.daemons.config.settings import HostConfig, ServerConfig
 from compass.daemons.config.settings import example as example_config
 from compass.model.host_api import LocalRegister
 from compass.model.names import parse_service_id
+from compass.system.machine import Machine
 from tests.fuzz.http import critical
 from tests.support.agent_world import view_of
 from tests.support.fake_machine import FakeMachine
@@ -229,7 +230,7 @@ def checked_cache(data: bytes) -> None:
 @given(wounds=WOUNDS, cut=CUTS, tail=TAILS)
 @example(wounds=[], cut=0, tail=b"\xc1")
 def test_caches_with_a_true_checksum_over_nonsense(wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
-    """Another program may have written the file."""
+    """The file may be that of another program."""
     checked_cache(sealed(wounded(CONTENTS[0][_HEADER.size :], wounds, cut, tail)))
 
 
@@ -247,6 +248,8 @@ def registrations() -> bytes:
 
 
 BOOK = registrations()
+MACHINE = Machine(host="h")
+"""Machine that has written the journal."""
 
 
 @QUICK
@@ -255,10 +258,11 @@ BOOK = registrations()
 def test_books_of_registrations(wounds: list[tuple[int, int]], cut: int, tail: bytes) -> None:
     """A journal is read, or set aside; never half of it."""
     with written(wounded(BOOK, wounds, cut, tail), "registrations.json") as path:
-        book = RegistrationJournal(path.parent)
+        book = RegistrationJournal(path.parent, MACHINE)
         book.load()
-        names = [other.name for other in path.parent.iterdir()]
-        assert names == (["registrations.json"] if book.last_epoch else ["registrations.corrupt-1"])
+        names = sorted(other.name for other in path.parent.iterdir())
+        foreign = ["registrations.foreign-1"] if book.problem else []
+        assert names == ([*foreign, "registrations.json"] if book.last_epoch else ["registrations.corrupt-1"])
         assert book.next_epoch(1.0) > 0
 
 
@@ -338,6 +342,6 @@ def test_the_examples_are_good() -> None:
     assert len(file.parse(TOPOLOGY).rows) == 8
     assert unpacked(CONTENTS[0]) == CONTENT and BACKED.row in SNAPSHOT.rows
     with written(BOOK, "registrations.json") as path:
-        book = RegistrationJournal(path.parent)
+        book = RegistrationJournal(path.parent, MACHINE)
         book.load()
         assert len(book.all()) == 2

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from compass.gateway import haproxy_agent
-from compass.gateway.haproxy_agent import LINE_OCTETS_MAX, REASON_MAX, AgentCheck, answer_for
+from compass.gateway.haproxy_agent import LINE_OCTETS_MAX, PAUSE_SECONDS, REASON_MAX, AgentCheck, answer_for
 from compass.model.replies import Refusal, ServiceView
 from compass.model.rows import Listener, State
 from tests.support.reactor_thread import ReactorThread
@@ -89,6 +90,26 @@ def test_a_question_is_answered_and_the_connection_ends(scene: Scene) -> None:
     """A query may arrive in pieces, with either end of line, and in any case of the name."""
     for question in (b"a.b 192.0.2.7:1\n", b"A.B 192.0.2.7:1\r\n", b"  a.b   192.0.2.7:1 \nmore"):
         assert scene.ask(question) == b"up ready 100%\n"
+
+
+def test_a_question_without_a_line_end_is_answered(scene: Scene) -> None:
+    """`agent-send` without `\\n`: after a pause, or when the peer ends its side; a longer line than any is not read."""
+    assert scene.ask(b"a.b 192.0.2.7:1") == b"up ready 100%\n"
+    with scene.connect() as connection:
+        connection.sendall(b"a.b 192.0.2.7:1")
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100) == b"up ready 100%\n"
+    with scene.connect() as connection:
+        for piece in (b"a.b 192", b".0.2.7:", b"1"):
+            connection.sendall(piece)
+            time.sleep(PAUSE_SECONDS / 3)
+        assert connection.recv(100) == b"up ready 100%\n"
+    question = b"a.b 192.0.2.7:1"
+    assert scene.ask(question + b" " * (LINE_OCTETS_MAX - len(question))) == b"up ready 100%\n"
+    assert scene.ask(question + b" " * (LINE_OCTETS_MAX + 1 - len(question))) == b""
+    with scene.connect() as connection:
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(100) == b""
 
 
 def test_what_is_not_known_gets_no_word(scene: Scene) -> None:

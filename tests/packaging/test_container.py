@@ -7,7 +7,12 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from compass.cli.main import cli as opengnsc
+from compass.client.core.endpoint import DEFAULT_SOCKET, parse_api_endpoint
 from tests.packaging.installed import ROOT
 
 FILE = ROOT / "contrib/container/Containerfile"
@@ -97,3 +102,104 @@ def test_its_steps_make_a_wheel(tmp_path: Path) -> None:
     command = shlex.split(build.replace("python", sys.executable, 1).replace("/dist", str(made)))
     subprocess.run([*command, "--no-build-isolation", "--quiet"], cwd=source, check=True)
     assert [path.suffix for path in made.iterdir()] == [".whl"]
+
+
+CONTAINERS = ROOT / "contrib/container"
+
+
+def daemon_of_compose() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The daemon and the service of the Compose file."""
+    services = yaml.safe_load((CONTAINERS / "compose.yaml").read_text())["services"]
+    return services["opengnscd"], services["northwest"]
+
+
+def objects() -> list[dict[str, Any]]:
+    """The objects of the Kubernetes file."""
+    return list(yaml.safe_load_all((CONTAINERS / "kubernetes.yaml").read_text()))
+
+
+def options_of_run(command: list[str]) -> dict[str, Any]:
+    """The options of an `opengnsc run`, as its own parser reads them, and its command behind `--`."""
+    assert command[:2] == ["opengnsc", "run"]
+    arguments = [word.replace("$(POD_IP)", "192.0.2.9") for word in command[2:]]
+    parsed = opengnsc.commands["run"].make_context("run", arguments).params
+    assert parsed["command"]
+    return parsed
+
+
+def test_compose_runs_the_daemon_in_the_hosts_namespaces() -> None:
+    """The daemon sees the processes that register and keeps its state, and services share its socket."""
+    daemon, service = daemon_of_compose()
+    assert (daemon["network_mode"], daemon["pid"]) == ("host", "host")
+    places = dict(mount.split(":")[:2] for mount in daemon["volumes"])
+    assert {"/etc/opengns", "/run/opengns", "/var/lib/opengns"} <= set(places.values())
+    assert "/run/opengns:/run/opengns:ro" in service["volumes"]
+    asks = service["environment"]
+    assert parse_api_endpoint(asks["OPENGNS_API"]).path == DEFAULT_SOCKET and asks["OPENGNS_API_USER"] == "4863"
+    assert options_of_run(service["command"])["port"] == 2028
+
+
+def test_the_quadlet_runs_the_daemon_in_the_hosts_namespaces() -> None:
+    """Podman generates a unit of it; keys that occur several times are read by hand."""
+    sections: dict[str, dict[str, list[str]]] = {}
+    for line in (CONTAINERS / "opengnscd.container").read_text().splitlines():
+        if line.startswith("["):
+            current = sections.setdefault(line.strip("[]"), {})
+        elif line and not line.startswith("#"):
+            key, equals, value = line.partition("=")
+            assert equals, line
+            current.setdefault(key, []).append(value)
+    container = sections["Container"]
+    assert set(sections) == {"Unit", "Container", "Service", "Install"}
+    assert container["Network"] == ["host"] and container["PodmanArgs"] == ["--pid=host"]
+    assert {mount.split(":")[1] for mount in container["Volume"]} >= {"/etc/opengns", "/run/opengns"}
+
+
+def test_kubernetes_runs_one_daemon_on_each_node() -> None:
+    """Each daemon has the processes, network, name, state and socket of its node, and no capability."""
+    daemons, service = objects()
+    assert (daemons["apiVersion"], daemons["kind"]) == ("apps/v1", "DaemonSet")
+    pod = daemons["spec"]["template"]["spec"]
+    assert pod["hostPID"] and pod["hostNetwork"] and pod["securityContext"]["runAsUser"] == 4863
+    paths = {volume["name"]: volume["hostPath"]["path"] for volume in pod["volumes"] if "hostPath" in volume}
+    assert paths == {"config": "/etc/opengns", "state": "/var/lib/opengns", "run": "/run/opengns"}
+    (container,) = pod["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert service["kind"] == "Deployment"
+    for made in (daemons, service):
+        labels = made["spec"]["template"]["metadata"]["labels"]
+        assert made["spec"]["selector"]["matchLabels"] == labels
+        inner = made["spec"]["template"]["spec"]
+        volumes = {volume["name"] for volume in inner["volumes"]}
+        for one in (*inner.get("initContainers", ()), *inner["containers"]):
+            assert {mount["name"] for mount in one["volumeMounts"]} <= volumes
+
+
+def test_a_pod_registers_its_own_address_and_drains_before_it_is_killed() -> None:
+    _, service = objects()
+    pod = service["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    asks = {one["name"]: one.get("value") for one in container["env"]}
+    assert parse_api_endpoint(asks["OPENGNS_API"]).path == DEFAULT_SOCKET and asks["OPENGNS_API_USER"] == "4863"
+    options = options_of_run(container["command"])
+    assert options["address"] == "192.0.2.9" and options["port"] == container["ports"][0]["containerPort"]
+    assert options["drain"] < pod["terminationGracePeriodSeconds"]
+
+
+def test_nomad_runs_one_daemon_on_each_client() -> None:
+    """Blocks are closed, and the job is of the type that runs everywhere, in the client's namespaces."""
+    text = re.sub(r"(?m)^\s*#.*$", "", (CONTAINERS / "opengnscd.nomad.hcl").read_text())
+    bare = re.sub(r'"[^"\n]*"', '""', text)
+    assert (
+        bare.count("{") == bare.count("}") and bare.count("[") == bare.count("]") and '"' not in bare.replace('""', "")
+    )
+    settings = dict(re.findall(r'(?m)^\s*(\w+)\s*=\s*"([^"]*)"', text))
+    assert settings["type"] == "system" and settings["user"] == "4863:4863"
+    assert (settings["network_mode"], settings["pid_mode"]) == ("host", "host")
+    for place in ("/etc/opengns:/etc/opengns:ro", "/var/lib/opengns:/var/lib/opengns", "/run/opengns:/run/opengns"):
+        assert f'"{place}"' in text
+
+
+def test_the_page_names_each_file() -> None:
+    page = (ROOT / "docs/howto/container.md").read_text()
+    assert all(file.name in page for file in CONTAINERS.iterdir())

@@ -7,9 +7,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa
 
+from compass.model.rules.certificates import format_time, notices_of, problems_of
 from compass.pki.authority import create_authority, issue, write_credentials
 from compass.pki.identity import IdentityError, load_identity
 from tests.pki.conftest import AUTHORITY, NOW, identity
+
+NOW_10 = format_time((NOW + timedelta(days=10)).timestamp())
+"""End of a certificate of ten days."""
 
 
 def test_all_problems_of_the_files_are_reported_at_once(tmp_path: Path) -> None:
@@ -40,27 +44,32 @@ def test_unusable_keys_have_different_errors(tmp_path: Path) -> None:
             load_identity(tmp_path / "other.key", own.certificate, own.certificate, NOW)
 
 
-def test_certificates_out_of_their_time_are_refused(tmp_path: Path) -> None:
-    """An expired certificate, and one that begins in the future, stop a daemon at its start and not later."""
+def test_certificates_out_of_their_time_are_problems_of_now(tmp_path: Path) -> None:
+    """An expired certificate, and one that begins in the future, are loaded: the text says which it is, and since when.
+    The clock may be wrong, and it is not for ever."""
     own = write_credentials(tmp_path, "own", issue(AUTHORITY, "host", "web1", [], NOW, days=10))
     trusted = write_credentials(tmp_path, "authority", AUTHORITY)
     for now, problem in (
-        (NOW + timedelta(days=10), "expired on"),
-        (NOW - timedelta(days=1), "check the clock"),
+        (NOW + timedelta(days=10), f"the certificate 'CN=web1,OU=host' in {own.certificate} expired on {NOW_10}"),
+        (NOW - timedelta(days=1), "set the clock"),
     ):
-        with pytest.raises(IdentityError, match=problem):
-            load_identity(own.key, own.certificate, trusted.certificate, now)
+        late = load_identity(own.key, own.certificate, trusted.certificate, now)
+        assert problem in "".join(problems_of(late.certificates(now), now.timestamp()))
     near = load_identity(own.key, own.certificate, trusted.certificate, NOW)
-    assert near.warnings == (f"{own.certificate} expires in 10 days: issue a new certificate",)
+    (notice,) = notices_of(near.certificates(NOW), NOW.timestamp())
+    assert f"in {own.certificate} expires in 10 days, on {NOW_10}; issue a new one ('opengnsadmin tls host" in notice
 
 
 def test_an_expired_authority_next_to_a_valid_one_is_only_a_warning(tmp_path: Path) -> None:
-    """An expired authority in addition to a valid one does not stop a daemon."""
+    """An expired authority in addition to a valid one is a leftover; if none is valid, connections fail."""
     old = create_authority("old", NOW - timedelta(days=20), days=10)
     mixed = identity(tmp_path, issue(AUTHORITY, "host", "web1", [], NOW), AUTHORITY, old)
-    assert [("expired on" in warning) for warning in mixed.warnings] == [True]
-    with pytest.raises(IdentityError, match="expired on"):
-        identity(tmp_path, issue(AUTHORITY, "host", "web1", [], NOW), old)
+    (warning,) = mixed.warnings
+    assert "'CN=old'" in warning and "nothing here needs it" in warning
+    assert problems_of(mixed.certificates(NOW), NOW.timestamp()) == ()
+    alone = identity(tmp_path, issue(AUTHORITY, "host", "web1", [], NOW), old)
+    (problem,) = problems_of(alone.certificates(NOW), NOW.timestamp())
+    assert "the authority 'CN=old'" in problem and "expired on" in problem
 
 
 def test_a_key_open_to_others_is_a_warning(tmp_path: Path) -> None:

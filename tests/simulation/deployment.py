@@ -24,6 +24,7 @@ from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
 from compass.model.rows import USABLE, Category, Dependency, Listener, Row, Service, key_of
+from compass.model.rules.certificates import OwnCertificate
 from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,
@@ -47,7 +48,7 @@ from tests.simulation.old import OldClient
 from tests.simulation.plan import Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
 from tests.simulation.topology import POLICY, fresh_store
-from tests.support.virtual_world import ADMIN, EPOCH, SimulatedHost, SimulatedServer, World
+from tests.support.virtual_world import ADMIN, EPOCH, SimulatedHost, SimulatedProcesses, SimulatedServer, World
 
 SETTLE_SECONDS = 100.0
 """Longer than any back-off, pause or timer that a fault may have set going, so that what can heal has healed."""
@@ -62,6 +63,8 @@ STOP_SECONDS = 2.4
 COMPARING = ("compass.agent.replica.sync.ReplicaSync", "compass.server.commit.anti_entropy.AntiEntropy")
 """Components that log an error if a holder has wrong rows: in a campaign that is a broken promise."""
 SLOW_STORE_SECONDS = (0.05, 0.6)
+FAR = 4e9
+"""UNIX time at which a certificate ends that does not end in a campaign."""
 
 
 class Machine:
@@ -157,6 +160,7 @@ class Deployment(World):
             server.thread.go_on()
             server.beside.go_on()
         self.store_away = ""
+        self.network.expired.clear()
         for disk in self.disks.values():
             disk.failing = 0
         self.dead.clear()
@@ -233,7 +237,9 @@ class Deployment(World):
             return
         self.runs[name] += 1
         machine: Any = Machine(self, name, self.runs[name])
-        self.servers[name] = server = SimulatedServer(machine, name, (0.0001, 0.003))
+        self.servers[name] = server = SimulatedServer(
+            machine, name, (0.0001, 0.003), certificates=partial(self.certificates, name)
+        )
         server.thread._random = machine.random
         self._keep_store_away(server)
         self.recorder(Started(self.recorder.clock(), name))
@@ -256,7 +262,7 @@ class Deployment(World):
         servers = tuple(f"gns{(number + step) % count + 1}" for step in range(count))
         options: dict[str, Any] = {"mode": "short"} if number % SHORT_EVERY == SHORT_EVERY - 1 else {}
         machine: Any = Machine(self, name, self.runs[name])
-        host = SimulatedHost(machine, name, servers, **options)
+        host = SimulatedHost(machine, name, servers, certificates=partial(self.certificates, name), **options)
         self.hosts[name] = host
         HostRecorder(self.recorder, name, host.agent.components)
         self.recorder(Started(self.recorder.clock(), name))
@@ -375,6 +381,7 @@ class Deployment(World):
             for pid in sorted(machine.processes.living):
                 self._died(pid)
             machine.processes.living.clear()
+            machine.processes.boot = f"boot {self.runs[host] + 1}"
             self.disks[host].lose_power()
         self.clock.callLater(float(away), self.start_host, host)
 
@@ -394,6 +401,24 @@ class Deployment(World):
         self.disks[host] = Disk(machine.world.now)
         self.forgetful.add(host)
         self.clock.callLater(float(away), self.start_host, host)
+
+    def do_clone_host(self, host: str, name: str, seconds: str) -> None:
+        """A snapshot of a host runs on another machine for a time, with a name and a certificate of its own."""
+        if name in self.hosts:
+            return
+        self.runs[name] += 1
+        machine: Any = Machine(self, name, self.runs[name])
+        self.disks[name] = self.disks[host].copy(machine.now)
+        self.processes[name] = SimulatedProcesses()
+        self.processes[name].boot = f"boot {self.runs[name]} of {name}"
+        self.hosts[name] = clone = SimulatedHost(machine, name, tuple(sorted(self.servers)) or ("gns1",))
+        clone.agent.start()
+
+        def end() -> None:
+            clone.crash()
+            del self.hosts[name]
+
+        self.clock.callLater(float(seconds), end)
 
     def do_restart_server(self, server: str, how: str, away: str) -> None:
         if server not in self.servers:
@@ -492,6 +517,22 @@ class Deployment(World):
 
     def do_jump(self, machine: str, by: str) -> None:
         self.offsets[machine] = self.offsets.get(machine, 0.0) + float(by)
+
+    def do_expire(self, machine: str, restarted: str, seconds: str) -> None:
+        """A certificate expires and is renewed; the machine's daemon may be started in between."""
+        if machine in self.network.expired:
+            return
+        self.network.expire(machine)
+        self.disturb(machine, float(seconds), lambda: self.network.renew(machine), "certificate expired")
+        if restarted == "yes" and machine in self.hosts:
+            self.do_restart_host(machine, "kill", "0.1")
+        elif restarted == "yes":
+            self.do_restart_server(machine, "kill", "0.1")
+
+    def certificates(self, machine: str) -> tuple[OwnCertificate, ...]:
+        """Return what a daemon sees of its certificate."""
+        ends = 0.0 if machine in self.network.expired else FAR
+        return (OwnCertificate("leaf", f"CN={machine}", f"{machine}.crt", 0.0, ends, "renew it"),)
 
     def do_drain(self, pid: str, draining: str) -> None:
         if int(pid) in self.pids:

@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from stat import S_IFDIR, S_IFREG
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,15 @@ class Disk:
         self.now = now
         self._names: dict[str, _File] = {}
         self._durable_names: dict[str, _File] = {}
+
+    def copy(self, now: Callable[[], float]) -> Disk:
+        """A disk of another machine with the same files, as a snapshot of this one has them."""
+        other = Disk(now)
+        for name, file in self._names.items():
+            other._names[name] = made = _File()
+            made.data = made.durable = file.data
+        other.sync_names()
+        return other
 
     def lose_power(self) -> None:
         """Only what was synced is left."""
@@ -63,6 +73,11 @@ class Disk:
         """Rename as rename(2) does: atomic, and durable only once the directory is synced."""
         self.check()
         self._names[other] = self._names.pop(name)
+
+    def remove(self, name: str) -> None:
+        """Remove a name."""
+        self.check()
+        self._names.pop(name, None)
 
     def sync_names(self) -> None:
         """fsync of the directory."""
@@ -104,11 +119,18 @@ class Location:
         return self.disk.file(self.name).data
 
     def stat(self) -> SimpleNamespace:
-        return SimpleNamespace(st_mtime=self.disk.file(self.name).modified)
+        modified = self.disk.file(self.name).modified if self.name else 0.0
+        mode = S_IFREG | 0o600 if self.name else S_IFDIR | 0o700
+        return SimpleNamespace(st_mtime=modified, st_mode=mode, st_uid=0, st_gid=0, st_nlink=1)
+
+    lstat = stat
 
     def replace(self, target: Location) -> Location:
         self.disk.rename(self.name, target.name)
         return target
+
+    def unlink(self) -> None:
+        self.disk.remove(self.name)
 
 
 class _Os:
@@ -134,6 +156,14 @@ class _Os:
         self._last += 1
         self._open[self._last] = path, file
         return self._last
+
+    def fstat(self, descriptor: int) -> Any:
+        if descriptor not in self._open:
+            return os.fstat(descriptor)
+        return self._open[descriptor][0].stat()
+
+    def listxattr(self, path: Any) -> list[str]:
+        return [] if isinstance(path, Location) else os.listxattr(path)
 
     def fchmod(self, descriptor: int, mode: int) -> None:
         if descriptor not in self._open:

@@ -162,6 +162,8 @@ class Network:
         source for all."""
         self.weather: dict[frozenset[str], str] = {}
         """Lines between two machines that are `slow`, or `bursty`: nothing for a while, then all at once."""
+        self.expired: set[str] = set()
+        """Machines whose certificate has expired."""
         self._links: dict[tuple[str, str], int] = {}
         self.ends: list[End] = []
         self.dialled: list[tuple[float, str, str]] = []
@@ -169,6 +171,16 @@ class Network:
         self._listening: dict[str, tuple[tuple[str, str], Any]] = {}
         self._silent: dict[tuple[str, str], None] = {}
         """Silenced pairs in the order of silencing: a set's order differs between runs of Python."""
+
+    def expire(self, machine: str) -> None:
+        """The certificate of a machine ends: its connections do, and its peers refuse new ones until it is renewed."""
+        self.expired.add(machine)
+        for end in [end for end in self.ends if machine in (end.local[1], end.peer[1]) and not end.closed]:
+            end.lost(ConnectionLost())
+
+    def renew(self, machine: str) -> None:
+        """The machine has a new certificate."""
+        self.expired.discard(machine)
 
     def listen(self, machine: str, identity: tuple[str, str], factory: Any) -> None:
         """`machine` takes connections with `factory`; `identity` is the role and name of its certificate."""
@@ -195,7 +207,7 @@ class Network:
                 return  # The caller has given up or ended.
             if (identity[1], machine) in self._silent or (machine, identity[1]) in self._silent:
                 return  # There is no answer; the caller's own timeout ends the attempt.
-            if machine not in self._listening:
+            if machine not in self._listening or {identity[1], machine.partition(":")[0]} & self.expired:
                 answered.errback(ConnectionRefusedError())
                 return
             theirs, factory = self._listening[machine]

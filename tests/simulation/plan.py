@@ -14,6 +14,8 @@ import msgspec
 CATEGORIES = 10
 SERVICES = 60
 PORTS = range(8000, 8006)
+CLONES = 2
+"""Machines that begin as a copy of a host's disk."""
 CALM_SHARE = 0.12
 """Share of the pauses that are long enough for the system to settle: bounds in time are judged there."""
 
@@ -94,6 +96,8 @@ class Planner:
             (self.old_client, 2),
             (self.lose_state, 2),
             (self.register_elsewhere, 3),
+            (self.clone_host, 2),
+            (self.expire, 2),
         ]
 
     def choose(self, steps: int) -> Iterable[Action]:
@@ -227,6 +231,15 @@ class Planner:
         self._last_pid += 1
         self.living[self._last_pid] = host, service, port
         return {"pid": str(self._last_pid), "host": host, "service": service, "port": str(port), "of": of}
+
+    def clone_host(self) -> dict[str, str]:
+        clone = f"k{self.random.randrange(CLONES)}"
+        return {"host": self._host(), "name": clone, "for": self._seconds(1.0, 4.0)}
+
+    def expire(self) -> dict[str, str]:
+        machine = self.random.choice([*self.hosts, *self.servers])
+        restarted = self.random.choice(["yes", "no"])
+        return {"machine": machine, "restarted": restarted, "for": self._seconds(0.5, 6.0)}
 
     def _host(self) -> str:
         return self.random.choice(self.hosts)

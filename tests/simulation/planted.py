@@ -1,4 +1,4 @@
-"""Six bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+"""Bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
 
 They exist here only; `compass` has no switch for them.
 """
@@ -11,9 +11,13 @@ from typing import Any, cast
 
 import msgspec
 
+from compass.agent.agent import Agent
 from compass.agent.changes import Changes
+from compass.agent.registration.journal import RegistrationJournal
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.rows import Listener, Snapshot
+from compass.model.rules import listeners
+from compass.model.rules.certificates import problems_of
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
 from compass.server.failure.holdings import Holdings
@@ -21,6 +25,7 @@ from compass.server.push import snapshot_cache
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Subscriptions
 from compass.server.sessions.session import Session
+from compass.system.machine import Machine
 from compass.wire.messages import Suspicion
 
 STARTING_SECONDS = 1.0
@@ -119,15 +124,50 @@ def suspicion_kept_as_truth() -> Iterator[None]:
 
 @contextmanager
 def rows_and_books_not_compared() -> Iterator[None]:
-    """A server that believes that a host holds whatever is recorded for it."""
+    """A server that believes that a host holds whatever is recorded for it (K2)."""
     with _replaced(Holdings, "differ", lambda self, host, digest: False):
         yield
 
 
 @contextmanager
 def taken_over_in_silence() -> Iterator[None]:
-    """The server does not send a host that another one has its address and port, nor that that one has ended."""
+    """The server does not send a host that another one has its address and port, nor that that one has ended (K3)."""
     with _replaced(Holdings, "_send_to", lambda self, host, row: None):
+        yield
+
+
+@contextmanager
+def journal_of_anyone_proves_deaths() -> Iterator[None]:
+    """A daemon takes every journal for its own machine's, and servers believe what it says of another host (K1)."""
+
+    def own(self: Any, entry: Any) -> bool:
+        return True
+
+    def known(self: Any, other: Any) -> bool:
+        return True
+
+    def certain(principal: Any, request: Any, old: Any) -> bool:
+        return False
+
+    with (
+        _replaced(RegistrationJournal, "_is_own", own),
+        _replaced(Machine, "has_processes_of", known),
+        _replaced(listeners, "is_doubtful", certain),
+    ):
+        yield
+
+
+@contextmanager
+def date_as_configuration() -> Iterator[None]:
+    """A host does not start with a certificate that is not valid now, and no program starts it again (K4)."""
+    start = Agent.start
+
+    def start_if_valid(self: Any) -> None:
+        parts = self._dependencies
+        if not problems_of(parts.certificates(), parts.now()):
+            start(self)
+
+    with _replaced(Agent, "start", start_if_valid):
         yield
 
 
@@ -138,4 +178,6 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "suspicion-kept-as-truth": suspicion_kept_as_truth,
     "rows-and-books-not-compared": rows_and_books_not_compared,
     "taken-over-in-silence": taken_over_in_silence,
+    "journal-of-anyone-proves-deaths": journal_of_anyone_proves_deaths,
+    "date-as-configuration": date_as_configuration,
 }

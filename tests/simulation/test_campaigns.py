@@ -1,4 +1,4 @@
-"""Campaigns: many seeds in which every promise holds, and the six planted bugs, each found soon."""
+"""Campaigns: many seeds in which every promise holds, and the planted bugs, each found soon."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def test_whatever_happens_every_promise_holds(batch: int) -> None:
         ("suspicion-kept-as-truth", "P3", 30),
         ("rows-and-books-not-compared", "P9", 0),
         ("taken-over-in-silence", "P1", 25),
+        ("journal-of-anyone-proves-deaths", "P9", 0),
+        ("date-as-configuration", "P4", 0),
     ],
 )
 def test_a_planted_bug_is_found(bug: str, promise: str, first: int) -> None:
@@ -60,7 +62,7 @@ def test_a_planted_bug_is_found(bug: str, promise: str, first: int) -> None:
 
 
 def test_every_planted_bug_is_looked_for() -> None:
-    assert len(BUGS) == 6
+    assert len(BUGS) == 8
 
 
 def traces(seeds: list[int]) -> list[str]:

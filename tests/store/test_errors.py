@@ -219,7 +219,7 @@ def test_a_row_that_somebody_else_wrote_is_told_as_such(tmp_path: Path, open_sto
     store.commit(0, registrations(1), [], [])
     with contextlib.closing(sqlite3.connect(tmp_path / "opengnss.db", isolation_level=None)) as hand:
         hand.execute("UPDATE category SET policy = '{\"probe\": 7}'")
-    with pytest.raises(StoreUnusable, match=r"opengnss.db was written by something else: .*probe"):
+    with pytest.raises(StoreUnusable, match=r"opengnss.db: a row of table category cannot be read: .*probe"):
         store.load()
 
 

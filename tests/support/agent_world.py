@@ -51,7 +51,7 @@ class Hosts(World):
         if name not in self.processes:
             self.processes[name] = SimulatedProcesses()
             self.processes[name].start(1)
-        host = self.host(name, default_address=ADDRESS, **options)
+        host = self.host(name, **{"default_address": ADDRESS, **options})
         self.run(SETTLED_SECONDS)
         return host.daemon
 

@@ -17,13 +17,15 @@ def changed(
     *extensions: x509.ExtensionType,
     without: type[x509.ExtensionType] | None = None,
     seconds: float | None = None,
+    begins: float | None = None,
 ) -> Credentials:
     """Return the credentials with another certificate of the same key and subject: with these extensions in place of
-    its own of their types, without those of a type, and with an end in some seconds."""
+    its own of their types, without those of a type, and with an end, and a begin, in some seconds."""
     old = x509.load_pem_x509_certificate(whole.certificate_pem)
     end = old.not_valid_after_utc if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
+    begin = old.not_valid_before_utc if begins is None else datetime.now(UTC) + timedelta(seconds=begins)
     builder = x509.CertificateBuilder(
-        old.issuer, old.subject, old.public_key(), old.serial_number, old.not_valid_before_utc, end
+        old.issuer, old.subject, old.public_key(), old.serial_number, begin, max(begin, end)
     )
     replaced = {type(one): one for one in extensions}
     for extension in old.extensions:

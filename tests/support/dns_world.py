@@ -39,8 +39,8 @@ class Source:
 class Asked:
     """A DNS server in front of a source."""
 
-    def __init__(self, source: Source, zone: str = "gns", ttl: int = 0) -> None:
-        self.server = DnsServer(Zone(source, zone, NAMESERVER, ttl), Clock())
+    def __init__(self, source: Source, zone: str = "gns", ttl: int = 0, addresses_max: int = 0) -> None:
+        self.server = DnsServer(Zone(source, zone, NAMESERVER, ttl, addresses_max), Clock())
 
     def raw(self, octets: bytes, over_tcp: bool = False) -> bytes | None:
         """The answer's octets."""

@@ -15,6 +15,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
 from compass.gateway.host_api import routes
 from compass.model.host_api import (
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalEvent,
@@ -67,6 +68,9 @@ class Told:
         return self._asked(request)
 
     def report_load(self, request: LocalLoad, user: int) -> Deferred[Any]:
+        return self._asked(request)
+
+    def report_check(self, request: LocalCheckResult, user: int) -> Deferred[Any]:
         return self._asked(request)
 
     def drain(self, request: LocalDrain, user: int) -> Deferred[Any]:

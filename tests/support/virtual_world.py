@@ -27,6 +27,7 @@ from compass.model.requests import IssueCredential, Put, Request
 from compass.model.rows import Category, Dependency, Policy, Service
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
+from compass.model.rules.networks import NoProbe
 from compass.server.alerts.notifier import Channel
 from compass.server.alerts.outbox import PER_MINUTE_MAX, Message
 from compass.server.alerts.render import render_json
@@ -35,6 +36,7 @@ from compass.server.server import Server
 from compass.server.sessions.session import Session
 from compass.store.cluster import SqlClusterStore
 from compass.store.store import Store
+from compass.system.machine import Machine
 from compass.wire import limits
 from compass.wire.client_connection import ClientConnection
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
@@ -114,6 +116,8 @@ class World:
 
     def probe(self, machine: str, clock: Any, policy: Policy, address: str, port: int) -> Deferred[str]:
         """Return a Deferred of the result of a probe from a machine: soon, or after the probe's time limit."""
+        if policy.probe == "none":
+            return succeed(NoProbe("not probed"))
         answered: Deferred[str] = Deferred()
         seconds, problem = self.network.delay(), ""
         if (machine, address) in self.apart:
@@ -332,6 +336,7 @@ class SimulatedHost:
                 random=world.random.random,
                 state_directory=world.directory / name,
                 host_name=name,
+                machine=self.processes.machine(name),
                 selector=ServerSelector(world.random.random, in_order(servers)),
                 dial=lambda way: world.network.endpoint(way.name, identity, self.process),
                 process_watch=self.processes,
@@ -369,9 +374,16 @@ class SimulatedProcesses:
 
     def __init__(self) -> None:
         self.living: set[int] = set()
+        self.boot, self.namespace = "boot 1", "namespace 1"
+        """Boot and namespace of these process numbers; a test changes them for another machine or container."""
+        self.problem = ""
         self.scarce = False
         """True if the system cannot watch another process."""
         self._watched: dict[int, Callable[[], None]] = {}
+
+    def machine(self, host: str) -> Machine:
+        """The identity that the daemon of a host finds there."""
+        return Machine(self.boot, self.namespace, "id", host)
 
     def start_of(self, pid: int) -> str:
         if pid not in self.living:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +76,25 @@ def test_an_ipv4_peer_of_a_dual_socket() -> None:
             with peer:
                 assert user_of_peer(peer) != UNKNOWN_USER
         assert users_listening("127.0.0.1", port)
+
+
+def test_listening_sockets_are_asked_of_the_kernel_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A program asks before each call, so no table of all connections is read; where there is no sock_diag, it is."""
+    with socket.create_server(("127.0.0.1", 0)) as own, socket.create_server(("::", 0), family=socket.AF_INET6) as wild:
+        port, other = own.getsockname()[1], wild.getsockname()[1]
+        expected = frozenset({os.getuid()})
+        with monkeypatch.context() as patched:
+            patched.setattr(peer_credentials, "PROC_NET", tmp_path)
+            assert peer_credentials.users_listening("127.0.0.1", port) == expected
+            assert peer_credentials.users_listening("127.0.0.2", port) == frozenset()
+            assert peer_credentials.users_listening("::1", other) == expected
+            patched.setattr(peer_credentials._kernel, "ask_all", refuse)
+            assert peer_credentials.users_listening("127.0.0.1", port) == frozenset()
+        monkeypatch.setattr(peer_credentials._kernel, "ask_all", refuse)
+        assert peer_credentials.users_listening("127.0.0.1", port) == expected
+        assert peer_credentials.users_listening("::1", other) == expected
+
+
+def refuse(message: bytes) -> Iterator[bytes]:
+    """Fail as a kernel without sock_diag does."""
+    raise OSError

@@ -74,7 +74,9 @@ def test_haproxy_takes_its_configuration(tmp_path: Path, world: str) -> None:
     text = ready("haproxy", WORLDS[world], "openuss", NAME, **more)
     takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
     assert text.count("weight 256 check") == (2 if world.startswith("both") else 0)
-    assert text.count(" backup\n") == (2 if world.startswith("both") else 0)
+    assert text.count("rise 1 backup\n") == (2 if world.startswith("both") else 0)
+    assert text.count(" backup\n") == (4 if world.startswith("both") else 0)
+    assert "weight 0" not in text
     assert ("192.0.2.99:1" in text) == (world != "nothing at all")
     assert "192.0.2.9:2028" not in text
 
@@ -85,6 +87,8 @@ def test_haproxy_takes_what_lets_it_ask_dns(tmp_path: Path) -> None:
     text = ready("haproxy-dns", BOTH, "openuss", **more)
     takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
     assert "server-template north.openuss- 32 _north._tcp.openuss.gns\n" in text
+    assert "    nameserver host tcp@127.0.0.2:53\n" in text
+    assert "    nameserver host udp@127.0.0.2:53\n" in ready("haproxy-dns", BOTH, "openuss", dns="udp@127.0.0.2:53")
     assert text == ready("haproxy-dns", [], "openuss", **more)
 
 
@@ -95,6 +99,40 @@ def test_nginx_takes_its_configuration(tmp_path: Path, world: str) -> None:
     text = ready("nginx", WORLDS[world], "openuss", NAME, **more)
     takes(tmp_path / "nginx.conf", text, "nginx", "-t", "-q", "-c", "{file}")
     assert text.count("return 503") == (2 if world == "nothing at all" else 0)
+    assert text.count("fail_timeout=1s backup;") == (2 if world.startswith("both") else 0)
+
+
+@pytest.mark.parametrize("name", ["haproxy", "nginx"])
+def test_listeners_of_weight_0_serve_when_there_are_no_others(name: str) -> None:
+    """A balancer whose servers all have no weight answers 503."""
+    reserve = [listener("192.0.2.7:2028", weight=0), listener("192.0.2.8:2028", weight=0)]
+    text = ready(name, reserve, NAME)
+    assert " backup" not in text
+    assert text.count("weight 1 " if name == "haproxy" else "weight=1 ") == 2
+
+
+def test_keepalived_drains_by_weight_0(tmp_path: Path) -> None:
+    """LVS keeps the connections of a real server of weight 0, and ends those of one that is removed."""
+    rows = [
+        listener("192.0.2.7:1", weight=3),
+        listener("192.0.2.7:2", weight=0),
+        listener("192.0.2.7:3", weight=5, state="draining"),
+        listener("192.0.2.7:4", state="down"),
+        listener("[2001:db8::7]:5", state="draining"),
+        RESCUE,
+    ]
+    text = ready("keepalived", rows, NAME)
+    takes(tmp_path / "keepalived.conf", text, "keepalived", "-t", "-f", "{file}")
+    words = text.split()
+    weights = {words[at + 2]: words[at + 5] for at, word in enumerate(words) if word == "real_server"}
+    assert weights == {"1": "3", "2": "0", "3": "0"}
+    assert "sorry_server 192.0.2.99 1\n" in text
+    text = ready("keepalived", [rows[1], rows[2], RESCUE], NAME)
+    takes(tmp_path / "keepalived.conf", text, "keepalived", "-t", "-f", "{file}")
+    words = text.split()
+    weights = {words[at + 2]: words[at + 5] for at, word in enumerate(words) if word == "real_server"}
+    # Nothing else is up: the listener of weight 0 is there for that.
+    assert weights == {"2": "1", "3": "0"}
 
 
 @pytest.mark.parametrize("world", WORLDS)

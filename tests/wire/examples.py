@@ -61,6 +61,24 @@ LOADED = rows.Change(
     "register",
     rows.Listener("a.b", "::1", 1, "up", 1790000003.0, 7, zone="b7", load=0.5, degradation=0.125),
 )
+CHECKED = rows.Change(
+    47,
+    46,
+    1790000005.0,
+    "check-failed",
+    rows.Listener(
+        "a.b",
+        "::1",
+        1,
+        "suspect",
+        1790000005.0,
+        7,
+        cause="its own check failed: HTTP status 503",
+        check="GET /health, every 5 s, fails after 3",
+        failing="HTTP status 503",
+        checked_at=1790000005.0,
+    ),
+)
 EVIDENCE = (
     replies.Evidence("report", "web1.example", 1790000001.0, detail="timed out"),
     replies.Evidence("probe", "gns1", 1790000001.5, True),
@@ -95,6 +113,11 @@ EXAMPLES: list[Example] = [
         ),
         ("deregister", 3, requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7)),
         ("deregister of the dead", 4, requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, True)),
+        (
+            "deregister of an instance that may live",
+            34,
+            requests.Deregister("chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, True, True),
+        ),
         ("drain", 5, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, credential=TOKEN)),
         ("undrain", 6, requests.Drain("chinaserver.openuss", "192.0.2.17", 2028, draining=False)),
         ("pull", 7, requests.Pull("portal.web")),
@@ -125,6 +148,19 @@ EXAMPLES: list[Example] = [
             38,
             requests.Register(
                 "chinaserver.openuss", TOKEN, "192.0.2.17", 2028, 7, zone="b7", load=0.5, degradation=0.125
+            ),
+        ),
+        (
+            "register of a listener whose own check fails",
+            11,
+            requests.Register(
+                "chinaserver.openuss",
+                TOKEN,
+                "192.0.2.17",
+                2028,
+                7,
+                check="GET /health, every 5 s, fails after 3",
+                failing="HTTP status 503",
             ),
         ),
         ("report", 10, requests.Report("chinaserver.openuss", "192.0.2.17", 2028)),
@@ -175,6 +211,7 @@ EXAMPLES: list[Example] = [
         ("notice of a category", 0, messages.Notice(BACKED, rows.Snapshot(44, {"spare.emergency": 20}, [SIX]))),
         ("notice of a draining listener", 0, messages.Notice(DRAINED)),
         ("notice of a loaded listener", 0, messages.Notice(LOADED)),
+        ("notice of a listener whose own check fails", 0, messages.Notice(CHECKED)),
         ("bookmark", 0, messages.Bookmark(5000)),
         ("resync", 0, messages.Resync(SNAPSHOT)),
         ("inquiry", 0, messages.Inquiry(7, "chinaserver.openuss", "192.0.2.17", 2028)),
@@ -201,6 +238,7 @@ EXAMPLES: list[Example] = [
         ("registered already", 2, replies.Registered(41, "up", changed=False)),
         ("deregistered", 3, replies.Deregistered(42, "offline")),
         ("deregistered already", 4, replies.Deregistered(42, "offline", changed=False)),
+        ("not deregistered, for it answers a probe", 4, replies.Deregistered(42, "up", changed=False)),
         ("reported", 5, replies.Reported(43, "suspect")),
         (
             "dependencies",

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 import click
 
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server
-from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, AdminContext
+from compass.admin.shell.context import SOFTWARE, AdminContext
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode
+from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.replies import CatalogueDigest, Refusal
 from compass.model.requests import Digest
 
@@ -59,7 +60,7 @@ def ask_all(context: AdminContext) -> dict[Server, CatalogueDigest | str]:
         links: dict[Server, AdminSession] = {}
         for server in context.settings.servers:
             try:
-                session = AdminSession.connect((server,), context.settings.identity, CONNECT_SECONDS, SOFTWARE)
+                session = AdminSession.connect((server,), context.settings.identity, ADMIN_CONNECT_SECONDS, SOFTWARE)
                 links[server] = stack.enter_context(session)
             except ConnectionFailed as problem:
                 answers[server] = str(problem)

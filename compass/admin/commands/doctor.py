@@ -15,16 +15,16 @@ import msgspec
 
 from compass.admin.shell.config import Settings, SettingsProblem
 from compass.admin.shell.connection import AdminSession, ConnectionFailed, Server, connect_tcp, context_of, start_tls
-from compass.admin.shell.context import CONNECT_SECONDS, SOFTWARE, AdminContext
+from compass.admin.shell.context import SOFTWARE, AdminContext
 from compass.admin.shell.decorators import command
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode
+from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.replies import Refusal, ServerStatus
 from compass.model.requests import Status
+from compass.model.rules.certificates import NOTICE_DAYS
 from compass.pki.authority import AuthorityError, describe
-
-EXPIRY_NOTICE = timedelta(days=30)
-"""Remaining life of a certificate below which `doctor` recommends a new one."""
+from compass.pki.identity import IdentityError, load_identity
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -64,6 +64,7 @@ def examine(context: AdminContext) -> Iterator[Check]:
     now = datetime.fromtimestamp(context.machine.now(), UTC)
     yield from _certificate("certificate", settings.identity.certificate, now, "admin")
     yield from _certificate("authority", settings.identity.authority, now, "")
+    yield from _further_certificates(settings, now)
     try:
         context_of(settings.identity)
     except ConnectionFailed as problem:
@@ -94,7 +95,7 @@ def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Ch
     elif now >= ends:
         yield Check(what, False, f"{who} expired on {ends:%Y-%m-%d}", "create a new one with 'opengnsadmin tls'")
     else:
-        soon = "create a new one soon" if ends - now < EXPIRY_NOTICE else ""
+        soon = "create a new one soon" if ends - now < timedelta(days=NOTICE_DAYS[0]) else ""
         yield Check(what, True, f"{who}, until {ends:%Y-%m-%d}", soon)
     if role and description["role"] == role:
         yield Check("role", True, role)
@@ -109,6 +110,22 @@ def _certificate(what: str, path: Path, now: datetime, role: str) -> Iterator[Ch
         yield Check("role", True, "none in the certificate", "the server's role rules decide")
 
 
+def _further_certificates(settings: Settings, now: datetime) -> Iterator[Check]:
+    """Yield a check of each certificate of the chain that is not the first of its file."""
+    files = settings.identity
+    try:
+        identity = load_identity(files.key, files.certificate, files.authority, now)
+    except IdentityError:
+        return  # The checks of the files say why.
+    first = identity.authorities[0].subject.rfc4514_string()
+    for one in identity.certificates(now)[1:]:
+        if one.role == "authority" and one.subject == first:
+            continue
+        found, _, advice = (one.problem(now.timestamp()) or one.notice(now.timestamp())).partition("; ")
+        valid = f"{one.subject}, until {datetime.fromtimestamp(one.not_after, UTC):%Y-%m-%d}"
+        yield Check(one.role, not one.problem(now.timestamp()), found or valid, advice)
+
+
 def _server(settings: Settings, server: Server) -> Iterator[Check]:
     """Yield the checks of one server, from its name to its status."""
     try:
@@ -119,14 +136,14 @@ def _server(settings: Settings, server: Server) -> Iterator[Check]:
     yield Check(f"{server} name", True, " ".join(sorted({str(entry[4][0]) for entry in found})))
     step = "TCP"
     try:
-        plain = connect_tcp(server, CONNECT_SECONDS)
+        plain = connect_tcp(server, ADMIN_CONNECT_SECONDS)
         yield Check(f"{server} TCP", True, "connected")
         step = "TLS"
         name = settings.identity.server_name or server.host
-        secured = start_tls(plain, context_of(settings.identity), server, name)
+        secured = start_tls(plain, context_of(settings.identity), server, name, settings.identity.authority)
         yield Check(f"{server} TLS", True, f"{secured.version()}, name {name} proven")
         step = "hello"
-        with AdminSession(secured, server, SOFTWARE, CONNECT_SECONDS) as session:
+        with AdminSession(secured, server, SOFTWARE, ADMIN_CONNECT_SECONDS) as session:
             software = session.welcome.software or "OpenGNSP"
             yield Check(f"{server} hello", True, f"{software}, protocol version {session.welcome.version}")
             step = "status"

@@ -44,7 +44,7 @@ def category() -> None:
 
 _POLICY = (
     click.option("--backup", metavar="SERVICE", help="Backup service (its id), used if no listener is usable."),
-    click.option("--probe", metavar="tcp|http:/PATH", help="Probe of a reported listener."),
+    click.option("--probe", metavar="tcp|http:/PATH|none", help="Probe of a reported listener; none: for UDP."),
     click.option(
         "--slow",
         type=click.Choice(["alert", "notify"]),

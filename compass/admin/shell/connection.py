@@ -23,6 +23,7 @@ from compass.model.exit_codes import ExitCode
 from compass.model.names import format_endpoint
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
+from compass.pki.diagnosis import refused_certificate
 from compass.wire.client_connection import ClientConnection, RequestTooLong
 from compass.wire.events import Event, ReplyReceived, SessionEnded, SessionOpened
 from compass.wire.messages import Welcome
@@ -48,6 +49,10 @@ _HOSTNAME_MISMATCH, _ADDRESS_MISMATCH = 62, 64
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _UNKNOWN_AUTHORITY = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's X509_V_ERR_* numbers (x509_vfy.h), which Python passes on as `verify_code`."""
+
+_OF_ONE_CERTIFICATE = frozenset({_NOT_YET_VALID, _EXPIRED})
+EXAMINE_SECONDS = 3.0
+"""Time limit for the second connection that finds out which certificate was refused."""
 
 _SERVER_EXPIRED = "its certificate has expired; have a new one issued ('opengnsadmin tls server NAME')"
 _OUR_CERTIFICATE = {
@@ -103,6 +108,7 @@ def context_of(identity: IdentityFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.hostname_checks_common_name = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(identity.authority)
     except ssl.SSLError:
@@ -137,13 +143,20 @@ def connect_tcp(server: Server, timeout_seconds: float) -> socket.socket:
     raise ConnectionFailed("unavailable", f"cannot connect to {server}: {why}")
 
 
-def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str) -> ssl.SSLSocket:
-    """Start TLS on a connection of `connect_tcp` and verify `server_name`. Raises ConnectionFailed."""
+def start_tls(
+    plain: socket.socket, context: ssl.SSLContext, server: Server, server_name: str, authority: Path | None = None
+) -> ssl.SSLSocket:
+    """Start TLS on a connection of `connect_tcp` and verify `server_name`. Raises ConnectionFailed.
+
+    With the file of the trusted `authority`, the text about a refused certificate says which one of the chain it is.
+    """
     kind: Kind = "unavailable"
     try:
         return context.wrap_socket(plain, server_hostname=server_name)
     except ssl.SSLCertVerificationError as error:
         kind, why = "untrusted", _not_verified(error, server_name)
+        if error.verify_code in _OF_ONE_CERTIFICATE and authority is not None:
+            why = _examine(server, authority) or why
     except ssl.SSLEOFError:
         why = "the server closed the connection during the TLS handshake; its log may say why"
     except ssl.SSLError as error:
@@ -157,6 +170,16 @@ def start_tls(plain: socket.socket, context: ssl.SSLContext, server: Server, ser
         why = f"the connection broke during the TLS handshake: {error.strerror or error}"
     plain.close()
     raise ConnectionFailed(kind, f"{server}: {why}")
+
+
+def _examine(server: Server, authority: Path) -> str:
+    """Return which certificate of the server's chain is above its own, refused, and why; empty: its own one is."""
+    try:
+        with socket.create_connection((server.host, server.port), EXAMINE_SECONDS) as plain:
+            why = refused_certificate(plain, authority, EXAMINE_SECONDS)
+    except OSError:
+        return ""
+    return why if ", above the certificate" in why else ""
 
 
 class AdminSession:
@@ -197,7 +220,7 @@ class AdminSession:
         for server in servers:
             try:
                 plain = connect_tcp(server, timeout_seconds)
-                secured = start_tls(plain, context, server, identity.server_name or server.host)
+                secured = start_tls(plain, context, server, identity.server_name or server.host, identity.authority)
                 return cls(secured, server, software, timeout_seconds)
             except ConnectionFailed as problem:
                 problems.append(problem)

@@ -27,6 +27,7 @@ from compass.admin.shell.formats import TimeFormat, as_json
 from compass.admin.shell.seen_revisions import SeenRevisions
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
+from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.names import InvalidName
 from compass.model.replies import Code, Lags, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Lag, Pull, Request
@@ -35,8 +36,6 @@ from compass.model.text import escape, escape_line
 from compass.system.command_line import print_text
 from compass.system.files import replacing
 
-CONNECT_SECONDS = 5.0
-"""Time limit for each step of connecting to one server: a person waits, and another server may be available."""
 SOFTWARE = "opengnsadmin"
 PAGE = 10_000
 """Rows requested at once. The server ends a page earlier if its rows are long."""
@@ -149,7 +148,7 @@ class AdminContext:
         """Send a request. Returns the reply of the expected type, raises Failed for a refusal."""
         if self._session is None:
             settings = self.settings
-            self._session = AdminSession.connect(settings.servers, settings.identity, CONNECT_SECONDS, SOFTWARE)
+            self._session = AdminSession.connect(settings.servers, settings.identity, ADMIN_CONNECT_SECONDS, SOFTWARE)
         store = self._session.welcome.store
         if isinstance(request, Fetch | Impact | Pull):
             request = msgspec.structs.replace(request, store=store, seen=self._seen.last_seen(store))

@@ -134,10 +134,19 @@ def table_of_listener(
             ("zone", row.zone),
             ("load", f"{row.load:g}, and {row.degradation:g} more with each user"),
             *((f"metadata {key}", value) for key, value in sorted(row.metadata.items())),
+            *_own_check(row, clock),
             *(_health(case, clock) if case is not None else [("evidence", "unknown, this server is older")]),
             *(("change", _history_line(entry, clock)) for entry in history),
         ]
     )
+
+
+def _own_check(row: Listener, clock: TimeFormat) -> list[tuple[str, str]]:
+    """Return the check of a listener by its own host, its last result and since when that stands."""
+    if not row.check:
+        return [("own check", "none")]
+    result = f"fails: {row.failing}" if row.failing else "passes"
+    return [("own check", row.check), ("its result", f"{result}, since {format_time(row.checked_at, clock)}")]
 
 
 def _health(case: replies.CaseFile, clock: TimeFormat) -> list[tuple[str, str]]:

@@ -7,6 +7,7 @@ template that never ends or wants all the memory costs the daemon nothing.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+from twisted.logger import Logger
 
 from compass.agent.hooks.hook import HookEvent, HookFailed, LimitSeconds, QuietSeconds
 from compass.agent.hooks.subprocesses import CommandRunner
@@ -22,6 +24,9 @@ from compass.templates import RENDER_COMMAND, RENDER_SECONDS, RENDERED_OCTETS_MA
 
 FILE = "{file}"
 """Placeholder in the check command: the path of the rendered file before it replaces the old one."""
+
+NEW_MODE = 0o644
+"""Permissions of a new file without `mode`: programs of other users read configurations."""
 
 Step = Literal["nothing", "reload", "replace"]
 
@@ -44,11 +49,19 @@ class TemplateSettings(msgspec.Struct, frozen=True):
     target: Annotated[
         str,
         Meta(
-            description="File to write. It is replaced as a whole or not at all.", examples=["/etc/haproxy/haproxy.cfg"]
+            description="File to write. It is replaced as a whole or not at all, where its links lead, and keeps its "
+            "owner and group. A mount point is written in place.",
+            examples=["/etc/haproxy/haproxy.cfg"],
         ),
     ]
     name: Annotated[str, Meta(description="Name in `opengnsc status` and in the log; empty: the file's.")] = ""
-    mode: Annotated[str, Meta(description="Permissions of the file, octal.")] = "0644"
+    mode: Annotated[
+        str,
+        Meta(
+            description="Permissions of the file, octal. Empty: those of the file that is replaced; of a new one 0644.",
+            examples=["0640"],
+        ),
+    ] = ""
     check: Annotated[
         tuple[str, ...],
         Meta(
@@ -86,13 +99,15 @@ class Template:
     """Template: one [[host.template]]."""
 
     kind = "template"
+    _log = Logger()
 
     def __init__(self, settings: TemplateSettings, commands: CommandRunner, state_directory: Path) -> None:
         self.settings = settings
         self.name = settings.name or Path(settings.target).name
         self._commands = commands
         self._target = Path(settings.target)
-        self._mode = int(settings.mode, 8)
+        self._mode = int(settings.mode, 8) if settings.mode else None
+        self._noted = ""
         mark = hashlib.sha256(settings.target.encode()).hexdigest()[:16]
         self._owed = state_directory / "reloads" / mark
 
@@ -133,15 +148,14 @@ class Template:
 
     async def _replace(self, current: bytes | None, rendered: bytes) -> None:
         """Check the new file, put it in its place, reload; back out when the program does not take it."""
-        candidate = self._target.with_name(self._target.name + ".checked")
         if self.settings.check:
-            replace_file(candidate, rendered, self._mode)
+            candidate = self._candidate(rendered)
             await self._run(with_file(self.settings.check, candidate), f"{candidate} is not good")
             candidate.unlink(missing_ok=True)
         if self.settings.reload:
             self._owed.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._owed, str(self._target).encode())
-        replace_file(self._target, rendered, self._mode)
+        self._write(rendered)
         try:
             await self._reload()
         except HookFailed as blunder:
@@ -150,15 +164,37 @@ class Template:
     async def _back_out(self, before: bytes | None) -> str:
         """Restore the old file and notify the program; return the result in words."""
         if before is None:
-            self._target.unlink(missing_ok=True)
+            # The file, not a link that leads to it.
+            self._target.resolve().unlink(missing_ok=True)
             return f"{self._target} is taken away again"
-        replace_file(self._target, before, self._mode)
+        self._write(before)
         try:
             await self._reload()
         except HookFailed as again:
             return f"the old {self._target} is back, but with it, too: {again}"
         self._owed.unlink(missing_ok=True)
         return f"the old {self._target} is back and in use"
+
+    def _candidate(self, rendered: bytes) -> Path:
+        """Write the file to check, as secret as the target: next to it, or in the state directory if the target is a
+        mounted file in a directory that cannot be written."""
+        name = self._target.name + ".checked"
+        candidate = self._target.with_name(name)
+        try:
+            replace_file(candidate, rendered, self._mode, new_mode=NEW_MODE, like=self._target)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EROFS) or not self._target.exists():
+                raise
+            candidate = self._owed.parent / name
+            candidate.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(candidate, rendered, self._mode, new_mode=NEW_MODE, like=self._target)
+        return candidate
+
+    def _write(self, data: bytes) -> None:
+        note = replace_file(self._target, data, self._mode, new_mode=NEW_MODE)
+        if note and note != self._noted:
+            self._log.warn("{target} is not replaced as a whole: {note}", target=str(self._target), note=note)
+        self._noted = note
 
     async def _reload(self) -> None:
         if self.settings.reload:

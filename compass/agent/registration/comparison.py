@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from compass.agent.registration import states
 from compass.agent.registration.journal import Registration, RegistrationJournal, format_key
+from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.registration.registrar import Registrar
 from compass.agent.upstream.upstream import Upstream
 from compass.model.catalogue.digest import instance_digest, to_hex
@@ -39,7 +40,7 @@ class Comparison:
         self._journal = journal
         self._server = server
         self._registrar = registrar
-        self._told = ""
+        self._told: set[str] = set()
         self._has_session = False
         server.follow(self)
 
@@ -55,13 +56,11 @@ class Comparison:
 
     def trouble(self) -> str:
         """Return what administrators should know; empty: nothing."""
-        warnings = self.warnings()
-        text = escape_line("; ".join(warnings), DETAIL_MAX)
-        if text != self._told:
-            self._told = text
-            for warning in warnings:
-                self._log.warn("{warning}", warning=warning)
-        return text
+        shared = _shared_endpoints(self._journal.all())
+        for warning in set(shared) - self._told:
+            self._log.warn("{warning}", warning=warning)
+        self._told = set(shared)
+        return escape_line("; ".join(self.warnings()), DETAIL_MAX)
 
     def warnings(self) -> tuple[str, ...]:
         """Return the problems of this host: of the journal, and endpoints that several services share."""
@@ -105,7 +104,7 @@ class Comparison:
             asked.addCallback(self._answered)
 
     def _answered(self, reply: Reply) -> None:
-        if isinstance(reply, Refusal) and reply.code not in states.TRANSIENT:
+        if isinstance(reply, Refusal) and reply.code not in TRANSIENT:
             self._log.warn("the server does not accept which listeners are unknown here: {why}", why=reply.message)
 
 
@@ -115,14 +114,16 @@ def is_recorded(entry: Registration) -> bool:
 
 
 def _shared_endpoints(entries: Sequence[Registration]) -> list[str]:
-    """Return a sentence for each two services at one endpoint that are not known to be one process."""
-    places: dict[tuple[str, int], list[Registration]] = {}
+    """Return a sentence for each two services at one endpoint that are not known to be one process. A port of TCP and
+    the same port of UDP are two endpoints."""
+    places: dict[tuple[str, int, str], list[Registration]] = {}
     for entry in entries:
         if entry.lives:
-            places.setdefault((entry.address, entry.port), []).append(entry)
+            place = entry.address, entry.port, entry.metadata.get("protocol", "tcp")
+            places.setdefault(place, []).append(entry)
     return [
-        f"{one.service} and {other.service} are both registered at {format_endpoint(*place)}, and not by one process; "
-        "one of them is wrong if no program serves both"
+        f"{one.service} and {other.service} are both registered at {format_endpoint(*place[:2])}, and nothing shows "
+        "that one process serves both; if none does, deregister the wrong one"
         for place, sharing in places.items()
         for one, other in combinations(sharing, 2)
         if not (one.pid and (one.pid, one.started) == (other.pid, other.started))

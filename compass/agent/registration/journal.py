@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 from twisted.logger import Logger
 
-from compass.model.host_api import Integer, Outcome
+from compass.model.host_api import Integer, Outcome, OwnCheck
 from compass.model.limits import EPOCH_AHEAD_SECONDS_MAX, EPOCH_MAX, EPOCHS_PER_SECOND, PORT_MAX
 from compass.model.names import format_endpoint, parse_address, parse_port, parse_service_id
 from compass.model.replies import Refusal
@@ -22,9 +22,13 @@ from compass.model.requests import Deregister, Register
 from compass.model.rows import IDLE, ListenerKey
 from compass.model.rows import State as ListenerState
 from compass.system.files import replace_file, set_aside
+from compass.system.machine import UNKNOWN_MACHINE, Machine
 from compass.system.peer_credentials import UNKNOWN_USER
 
 FILE_NAME = "registrations.json"
+FORMER_MAX = 8
+"""Former addresses of an entry that moves with its host: a laptop between some networks. A program that registered
+earlier than that deregisters without naming an address."""
 REGISTRATIONS_MAX = 4096
 """Instances on one host; the file is rewritten with each change, and this many are about 1 MB."""
 PENDING_PER_USER_MAX = 256
@@ -80,6 +84,20 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Further processes may share it."""
     others: tuple[Process, ...] = ()
     """Further processes that share it."""
+    machine: Machine = UNKNOWN_MACHINE
+    """Machine on which it was asked for; its process number means nothing on any other."""
+    unverified: str = ""
+    """Reason for which this daemon cannot say whether the instance lives. Servers probe it, and decide."""
+    own_check: OwnCheck | None = None
+    """Check that the program asked for."""
+    check: str = ""
+    """Description of the check, from the program or the configuration; empty: none."""
+    failing: str = ""
+    """Problem that the check found; empty: it passes."""
+    by_default: bool = False
+    """The program named no address: the entry has that of the host, and follows it."""
+    former: tuple[tuple[str, int], ...] = ()
+    """Addresses and epochs by which the program may still know the instance, the newest first, at most FORMER_MAX."""
 
     @property
     def key(self) -> ListenerKey:
@@ -103,8 +121,9 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_settled(self) -> bool:
-        """Return whether a server has answered the last request about the instance."""
-        return self.state in ("registered", "refused")
+        """Return whether a server has answered the last request that may change what it has recorded: an unverified
+        instance is only asked about."""
+        return self.state in ("registered", "refused") or (self.state == "pending" and bool(self.unverified))
 
     def has_credential(self, credential: str) -> bool:
         """Compare credentials in constant time."""
@@ -129,6 +148,11 @@ def register_request(entry: Registration) -> Register:
 def deregister_request(entry: Registration) -> Deregister:
     """Return the request that deregisters the instance."""
     return Deregister(entry.service, entry.credential, entry.address, entry.port, entry.epoch, entry.died)
+
+
+def doubt_request(entry: Registration) -> Deregister:
+    """Return the request that has servers probe an instance of which this host knows nothing certain."""
+    return msgspec.structs.replace(deregister_request(entry), died=True, unverified=True)
 
 
 def outcome_of(entry: Registration, state: ListenerState | Literal["pending"], revision: int = 0) -> Outcome:
@@ -162,8 +186,10 @@ class RegistrationJournal:
 
     _log = Logger()
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, machine: Machine = UNKNOWN_MACHINE) -> None:
         self._path = directory / FILE_NAME
+        self.machine = machine
+        """This machine, recorded with each entry."""
         self._entries: dict[ListenerKey, Registration] = {}
         self.last_epoch = 0
         self.problem = ""
@@ -184,19 +210,42 @@ class RegistrationJournal:
             return
         except (ValueError, RecursionError) as error:
             # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
-            self._set_aside(error)
+            unusable = f"was unusable ({error})"
+            if (aside := self._set_aside(unusable)) is not None:
+                self._report(f"{self._path} {unusable} and is {aside.name} now; services have to register again")
             return
         self.last_epoch = book.last_epoch
-        self._entries = {entry.key: entry for entry in book.registrations}
+        self._entries = {entry.key: entry for entry in book.registrations if self._is_own(entry)}
+        foreign = [entry for entry in book.registrations if not self._is_own(entry)]
+        if foreign:
+            self._set_foreign_aside(foreign[0].machine.host, len(foreign))
 
-    def _set_aside(self, error: Exception) -> None:
+    def _is_own(self, entry: Registration) -> bool:
+        """Return whether this host made an entry. Older versions did not record which host did."""
+        return entry.machine.host in ("", self.machine.host)
+
+    def _set_foreign_aside(self, host: str, count: int) -> None:
+        """Leave the entries of another host alone: that host lives perhaps, and this one knows nothing of it."""
+        written = f"was written by host {host}"
+        if (aside := self._set_aside(written, "foreign")) is not None:
+            self._report(
+                f"{self._path} {written}: its {count} registrations are not this host's, and are neither registered "
+                f"nor deregistered here; it is kept as {aside}. Each host needs a state directory of its own; if this "
+                f"host was {host} before, start its services again"
+            )
+            self._note(self._entries)
+
+    def _set_aside(self, why: str, kind: str = "corrupt") -> Path | None:
+        """Rename the file. Returns its new place; None: it cannot be renamed, and nothing is written in this run."""
         try:
-            aside = set_aside(self._path)
+            return set_aside(self._path, kind)
         except OSError as problem:
-            self._block(f"{self._path} is unusable ({error}) and cannot be renamed: {problem.strerror}; move it away")
-            return
-        self.problem = f"{self._path} was unusable ({error}) and is {aside.name} now; services have to register again"
-        self._log.error("{problem}", problem=self.problem)
+            self._block(f"{self._path} {why} and cannot be renamed: {problem.strerror}; move it away")
+            return None
+
+    def _report(self, problem: str) -> None:
+        self.problem = problem
+        self._log.error("{problem}", problem=problem)
 
     def _block(self, problem: str) -> None:
         """Write nothing in this run: the file may be all that is known of services that run."""
@@ -253,6 +302,18 @@ class RegistrationJournal:
     def put(self, entry: Registration) -> None:
         """Set an entry. Raises JournalWriteFailed, and then the journal is unchanged."""
         self._write({**self._entries, entry.key: entry})
+
+    def move(self, moved: Registration, leaving: Registration) -> None:
+        """Set the entry of an instance at its new address, and its deregistration at the old one, in one write."""
+        self._note({**self._entries, leaving.key: leaving, moved.key: moved})
+
+    def by_former(self, service: str, address: str, port: int, epoch: int) -> Registration | None:
+        """Return the entry of an instance that had this address earlier, by its epoch then; epoch 0: by any."""
+        for entry in self._entries.values():
+            is_same = (entry.service, entry.port) == (service, port) and entry.state != "leaving"
+            if is_same and any(known[0] == address and epoch in (0, known[1]) for known in entry.former):
+                return entry
+        return None
 
     def note(self, entry: Registration) -> None:
         """Set an entry, in memory at least: it records what has happened, even if the disk cannot be written."""

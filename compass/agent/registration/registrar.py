@@ -1,33 +1,38 @@
 """Registering and deregistering for local programs, and keeping servers informed of it.
 
 A program's request goes into the journal, then to a server; while no server can be asked, it is pending. Each session
-begins by delivering what is due and by registering again what is registered, with the epoch that it had: so no
-listener flaps because a server or this daemon restarted. The end of a process or of a holding connection deregisters,
-too. What follows from what is decided in `states`; the registrar carries it out.
+begins by delivering what is due and by registering again what is registered, with its epoch: no listener flaps because
+a server or this daemon restarted. `states` decides what follows from what; the registrar carries it out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
 from compass.agent.registration import states
+from compass.agent.registration.entries import Entries, RegistrarDependencies
+from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import (
     Instance,
     JournalWriteFailed,
     Registration,
-    RegistrationJournal,
     deregister_request,
+    doubt_request,
     outcome_of,
     parse_key,
     register_request,
 )
-from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
+from compass.agent.registration.own_checks import OwnChecks
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Unrecognisable
+from compass.agent.registration.recovery import not_held_again, resume
+from compass.agent.registration.refusals import TRANSIENT, is_gone
 from compass.agent.registration.sharing import SharedRegistrations
 from compass.agent.replica.sync import ReplicaSync
-from compass.agent.upstream.connector import UpstreamDependencies
+from compass.agent.upstream.answer_soon import answer_soon
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -43,29 +48,26 @@ HOLD_GRACE_SECONDS = 30.0
 Answer = Outcome | Refusal
 
 
-class RegistrarDependencies(UpstreamDependencies, frozen=True, kw_only=True):
-    """Dependencies of a registrar and of the upstream that it uses."""
-
-    now: Callable[[], float]
-    """Wall clock, for epochs."""
-    random: Callable[[], float]
-    """Source of random numbers from 0 to 1."""
-    process_watch: Watcher
-    default_address: str
-    """Address of a listener whose program names none."""
-    zone: str = ""
-
-
 class Registrar:
     """Owner of this host's registrations."""
 
     _log = Logger()
 
     def __init__(
-        self, parts: RegistrarDependencies, journal: RegistrationJournal, server: Upstream, subscriptions: ReplicaSync
+        self,
+        parts: RegistrarDependencies,
+        checks: OwnChecks,
+        server: Upstream,
+        subscriptions: ReplicaSync,
+        address: HostAddress,
     ) -> None:
         self._parts = parts
-        self._journal = journal
+        self._address = address
+        self._checks = checks
+        checks.on_change(self._check_changed)
+        self._journal = checks.journal
+        self._sharing = SharedRegistrations(checks.journal, parts.process_watch)
+        self._entries = Entries(parts, checks, address, self._sharing)
         self._server = server
         self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
@@ -76,9 +78,12 @@ class Registrar:
         """Instance as its open connection knows it -> instance now; they differ after a renewal."""
         self._asked: set[Instance] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
-        self._sharing = SharedRegistrations(journal, parts.process_watch)
         self.verifying: list[ListenerKey] = []
         """Listeners for which a server is asked to register an instance that the journal does not hold yet."""
+        self._late: set[Instance] = set()
+        """Instances whose program has got `pending` although a server was asked and has not answered yet."""
+        self.on_registered: Callable[[Registration], None] | None = None
+        """Function that gets each entry that a server has registered."""
         self._has_session = False
 
     # Lifecycle --------------------------------------------------------------------------------------------
@@ -86,16 +91,17 @@ class Registrar:
     def start(self) -> None:
         """Watch the processes of the journal again; those that ended meanwhile died."""
         for entry in self._journal.all():
-            if entry.state == "leaving":
-                continue
-            self._sharing.watch(entry)
-            try:
-                self._watch_process(entry)
-            except NoSuchProcess:
-                self._process_ended(entry, "its process ended while this daemon was not running")
-            except CannotWatch as problem:
-                self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
+            match resume(entry, self._journal.machine, self._watch_process):
+                case states.ProcessEnded(_, reason):
+                    self._process_ended(entry, reason)
+                case states.Resumed() as event:
+                    self._step(entry.key, event)
+            now = self._journal.get(entry.key)
+            if now is not None and now.state != "leaving":
+                self._sharing.watch(now)
+        self._checks.start()
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
+        self.address_changed("", self._address.current)
 
     def stop(self) -> None:
         """Stop watching. Nothing is deregistered: the services keep running and stay registered."""
@@ -103,11 +109,13 @@ class Registrar:
         self._held.clear()
         self._timers.cancel_all()
         self._sharing.stop()
+        self._checks.stop()
         for key in list(self._watches):
             self._unwatch(key)
 
     def session_settled(self) -> None:
         """Deliver on a new session what is due, and register again what is registered."""
+        self._address.look()
         self._has_session = True
         self._deliver_due()
 
@@ -129,13 +137,16 @@ class Registrar:
         `proven_first` nothing is written to disk before.
         """
         try:
-            key = parse_key(request.service, request.address or self._parts.default_address, request.port)
+            key = parse_key(request.service, request.address or self._address.current, request.port)
             if self._journal.is_blocked:
                 return succeed(Refusal("store-unavailable", self._journal.problem))
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
-            entry = self._sharing.joined(old, self._entry(request, key, old, user))
+            if request.check is not None and (problem := self._checks.refusal(request.check, key[1])):
+                return succeed(Refusal("bad-value", f"check: {problem}"))
+            is_held = old is not None and self._is_held(old)
+            entry = self._entries.entry_of(request, key, old, user, is_held=is_held)
             after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
                 self._watch_process(entry)
@@ -152,30 +163,34 @@ class Registrar:
             if old is not None:
                 self._watch_again(old)
             return succeed(Refusal("store-unavailable", str(problem)))
-        return self._carry_out(key, after, actions)
+        return self._soon(key, self._carry_out(key, after, actions))
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
-        key = self._key(request)
+        key = self._entries.key_of(request)
         if isinstance(key, Refusal):
             return succeed(key)
-        if (kept := self._sharing.without(key, request)) is not None:
+        epoch = self._entries.epoch_of(request, key)
+        if (kept := self._sharing.without(key, epoch, request)) is not None:
             self._watch_again(kept)
-            return succeed(outcome_of(kept, "up"))
-        return self._step(key, states.DeregisterRequested(key, request.epoch, request.credential))
+            return succeed(outcome_of(kept, "up" if kept.state == "registered" else "pending"))
+        return self._soon(key, self._step(key, states.DeregisterRequested(key, epoch, request.credential)))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
         """Register a listener of this host again as it is, with another load."""
-        key = self._key(request)
+        key = self._entries.key_of(request)
         if isinstance(key, Refusal):
             return succeed(key)
         if not 0 <= request.load <= 1:
             return succeed(Refusal("bad-value", f"load {request.load:g} is no share: from 0 (idle) to 1 (full)"))
-        return self._step(key, states.LoadRequested(key, request.load, request.credential))
+        return self._soon(key, self._step(key, states.LoadRequested(key, request.load, request.credential)))
+
+    def _check_changed(self, entry: Registration, check: str, failing: str) -> None:
+        self._step(entry.key, states.CheckChanged(entry.epoch, check, failing))
 
     def drain(self, request: LocalDrain) -> Deferred[Answer]:
         """Stop sending new users to a listener, or send them again; fails if no server can be asked."""
-        key = self._key(request)
+        key = self._entries.key_of(request)
         if isinstance(key, Refusal):
             return succeed(key)
 
@@ -186,47 +201,37 @@ class Registrar:
 
         return self._server.ask(Drain(*key, request.draining, request.credential)).addCallback(answered)
 
-    def _key(self, request: LocalDeregister | LocalLoad | LocalDrain) -> ListenerKey | Refusal:
-        try:
-            return parse_key(request.service, request.address or self._parts.default_address, request.port)
-        except InvalidName as problem:
-            return Refusal(problem.code, str(problem))
+    def address_changed(self, old: str, new: str) -> None:
+        """Move every entry whose program named no address to the host's address."""
+        for entry, moved in self._entries.moves():
+            self._unwatch(entry.key)
+            self._watch_again(moved)
+            self._sharing.moved(entry, moved)
+            self._checks.follow(entry.key, None)
+            self._checks.follow(moved.key, moved)
+            self._held = {known: moved.instance if now == entry.instance else now for known, now in self._held.items()}
+            self._asked.discard(entry.instance)
+        if self._has_session:
+            self._deliver_due()
+
+    def _soon(self, key: ListenerKey, answer: Deferred[Answer]) -> Deferred[Answer]:
+        """Answer `pending` in time if the journal has the request, whatever the server does."""
+        entry = self._journal.get(key)
+        if answer.called or entry is None or entry.instance not in self._asked:
+            return answer
+
+        def late() -> Answer:
+            self._late.add(entry.instance)
+            return outcome_of(entry, "pending")
+
+        return answer_soon(self._parts.clock, answer, late)
 
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
         key = (outcome.service, outcome.address, outcome.port)
         held = self._held.pop((key, outcome.epoch), None)
         if held is not None:
-            self._step(key, states.ConnectionClosed(held[1], "the connection that held it was closed"))
-
-    def _entry(self, request: LocalRegister, key: ListenerKey, old: Registration | None, user: int) -> Registration:
-        """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
-        started = self._parts.process_watch.start_of(request.pid) if request.pid else ""
-        is_same = (
-            old is not None
-            and old.lives
-            and old.has_credential(request.credential)
-            and (old.pid, old.started, old.hold) == (request.pid, started, request.hold)
-            and (request.pid or request.hold)
-            and not self._is_held(old)
-        )
-        epoch = old.epoch if is_same and old is not None else self._journal.succeed(old, self._parts.now())
-        return Registration(
-            *key,
-            epoch=epoch,
-            credential=request.credential,
-            state="pending",
-            weight=request.weight,
-            metadata=request.metadata,
-            pid=request.pid,
-            started=started,
-            hold=request.hold,
-            zone=request.zone or self._parts.zone,
-            load=request.load,
-            degradation=request.degradation,
-            user=user,
-            shared=request.shared,
-        )
+            self._step(held[0], states.ConnectionClosed(held[1], "the connection that held it was closed"))
 
     # Steps and actions ------------------------------------------------------------------------------------
 
@@ -244,6 +249,7 @@ class Registrar:
         self, key: ListenerKey, entry: Registration | None, actions: tuple[states.Action, ...]
     ) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred()
+        self._checks.follow(key, entry)
         for action in actions:
             match action:
                 case states.Register(attempt):
@@ -254,6 +260,9 @@ class Registrar:
                 case states.Deregister(leaving):
                     self._asked.add(leaving.instance)
                     answer = self._server.ask(deregister_request(leaving)).addCallback(self._left, leaving)
+                case states.Doubt(doubted):
+                    self._asked.add(doubted.instance)
+                    answer = self._server.ask(doubt_request(doubted)).addCallback(self._judged, doubted)
                 case states.DeregisterUnknown(unknown):
                     answer = self._server.ask(deregister_request(unknown)).addCallback(self._unknown_left, unknown)
                 case states.Renew(attempt, known):
@@ -292,14 +301,19 @@ class Registrar:
 
     def _registered(self, reply: Reply, attempt: states.Attempt) -> Answer | Deferred[Answer]:
         entry = attempt.entry
+        if entry.instance in self._late:
+            self._late.discard(entry.instance)
+            attempt = msgspec.structs.replace(attempt, is_late=True)
         if isinstance(reply, Registered):
             self._backoff.reset()
             self._step(entry.key, states.Registered(entry.epoch, reply.warning))
             self._watch_for(entry.service)
             self._subscriptions.trouble_changed()
+            if self.on_registered is not None:
+                self.on_registered(entry)
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
-        if refusal.code in states.TRANSIENT:
+        if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         return self._step(entry.key, states.RegisterRefused(attempt, refusal))
 
@@ -320,16 +334,28 @@ class Registrar:
         self._subscriptions.watch_added()
 
     def _left(self, reply: Reply, entry: Registration) -> Answer:
+        self._late.discard(entry.instance)
         if isinstance(reply, Deregistered):
             self._backoff.reset()
             self._step(entry.key, states.Deregistered(entry.epoch))
             self._subscriptions.trouble_changed()
             return outcome_of(entry, reply.state, reply.revision)
         refusal = _refusal(reply)
-        if refusal.code in states.TRANSIENT:
+        if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         self._step(entry.key, states.DeregisterRefused(entry.epoch, refusal))
-        return outcome_of(entry, "offline") if states.is_gone(refusal) else refusal
+        return outcome_of(entry, "offline") if is_gone(refusal) else refusal
+
+    def _judged(self, reply: Reply, entry: Registration) -> Answer:
+        """Record what a server found of an unverified instance."""
+        if isinstance(reply, Deregistered):
+            self._step(entry.key, states.Judged(entry.epoch, reply.state))
+            return outcome_of(entry, reply.state, reply.revision)
+        refusal = _refusal(reply)
+        if refusal.code in TRANSIENT:
+            return self._pending(entry, refusal)
+        self._step(entry.key, states.Judged(entry.epoch, refusal.code))
+        return refusal
 
     def _unknown_left(self, reply: Reply, unknown: Registration) -> Answer:
         if not isinstance(reply, Deregistered):
@@ -370,7 +396,7 @@ class Registrar:
             self._watch_process(entry)
         except NoSuchProcess:
             self._parts.clock.callLater(0, self._process_ended, entry)
-        except CannotWatch as problem:
+        except (CannotWatch, Unrecognisable) as problem:
             self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
 
     def _unwatch(self, key: ListenerKey) -> None:
@@ -387,8 +413,7 @@ class Registrar:
     def _grace_over(self) -> None:
         for entry in self._journal.all():
             if entry.hold and not self._is_held(entry):
-                reason = "the program that held it did not come back"
-                self._step(entry.key, states.ConnectionClosed(entry.epoch, reason))
+                self._step(entry.key, not_held_again(entry, self._journal.machine))
 
     def _is_held(self, entry: Registration) -> bool:
         return entry.instance in self._held.values()

@@ -12,8 +12,8 @@ import msgspec
 from twisted.logger import Logger
 
 from compass.agent.registration.journal import Process, Registration, RegistrationJournal, format_key
-from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Watcher
-from compass.model.host_api import LocalDeregister
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Unrecognisable, Watcher
+from compass.model.host_api import LocalDeregister, LocalRegister
 from compass.model.rows import ListenerKey
 
 SHARERS_MAX = 1024
@@ -30,30 +30,31 @@ class SharedRegistrations:
         self._process_watch = process_watch
         self._watches: dict[tuple[ListenerKey, Process], Callable[[], None]] = {}
 
-    def joined(self, old: Registration | None, new: Registration) -> Registration:
-        """Return the entry of a process that registers: that of the living instance, if both share it."""
-        if old is None or not old.lives or not old.pid or not new.pid or not old.has_credential(new.credential):
-            return new
-        own = Process(new.pid, new.started)
+    def processes_of(self, old: Registration | None, request: LocalRegister, own: Process) -> tuple[Process, ...]:
+        """Return the processes of an entry that a process registers, the named one first: those of the living instance
+        and this one, if both share it."""
+        # What is known of the processes of an unverified entry is true elsewhere.
+        if old is None or not old.lives or old.unverified or not old.has_credential(request.credential):
+            return (own,)
+        living = tuple(process for process in old.processes if process != own and self._lives(process))
         if own in old.processes:
-            return msgspec.structs.replace(new, epoch=old.epoch, pid=old.pid, started=old.started, others=old.others)
-        if not self._lives(old.pid, old.started):
-            return new
-        if old.shared and new.shared and len(old.others) < SHARERS_MAX:
-            others = (*old.others, own)
-            return msgspec.structs.replace(new, epoch=old.epoch, pid=old.pid, started=old.started, others=others)
+            return tuple(process for process in old.processes if process == own or process in living)
+        if not living or not own.pid:
+            return (own,)
+        if old.shared and request.shared and len(living) <= SHARERS_MAX:
+            return (*living, own)
         self._log.warn(
             "{name}: process {new} takes the place of process {old}, which still runs; workers of one server register "
             "with shared=true, or 'opengnsc run' registers all of them as one",
-            name=format_key(new.key),
-            new=new.pid,
-            old=old.pid,
+            name=format_key(old.key),
+            new=own.pid,
+            old=living[0].pid,
         )
-        return new
+        return (own,)
 
     def watch(self, entry: Registration) -> None:
-        """Watch the further processes of an entry."""
-        for process in entry.others:
+        """Watch the further processes of an entry. Those of an unverified one are known elsewhere only."""
+        for process in entry.others if not entry.unverified else ():
             place = entry.key, process
             if place in self._watches:
                 continue
@@ -66,32 +67,37 @@ class SharedRegistrations:
                 self._watches[place] = self._process_watch.watch(process.pid, process.started, ended)
             except NoSuchProcess:
                 self.leave(entry.key, process.pid)
-            except CannotWatch as problem:
+            except (CannotWatch, Unrecognisable) as problem:
                 self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
+
+    def moved(self, old: Registration, new: Registration) -> None:
+        """Watch the further processes of an entry at its new address."""
+        for process in old.others:
+            self._unwatch(old.key, process)
+        self.watch(new)
 
     def leave(self, key: ListenerKey, pid: int) -> Registration | None:
         """Let a process leave. Returns the entry that the others keep; None: there are none, and the entry ends."""
         entry = self._journal.get(key)
-        if entry is None or not entry.lives or not entry.others:
+        if entry is None or entry.state == "leaving":
             return None
         left = [process for process in entry.processes if process.pid != pid]
         if not left or len(left) == len(entry.processes):
-            return entry if left else None
+            return entry if left and entry.shared else None
         for process in entry.processes:
-            if process.pid == pid and (stop := self._watches.pop((key, process), None)) is not None:
-                stop()
+            if process.pid == pid:
+                self._unwatch(key, process)
         first, *others = left
         # The named process is watched by the registrar.
-        if (stop := self._watches.pop((key, first), None)) is not None:
-            stop()
+        self._unwatch(key, first)
         kept = msgspec.structs.replace(entry, pid=first.pid, started=first.started, others=tuple(others))
         self._journal.note(kept)
         return kept
 
-    def without(self, key: ListenerKey, request: LocalDeregister) -> Registration | None:
+    def without(self, key: ListenerKey, epoch: int, request: LocalDeregister) -> Registration | None:
         """Let the process of a deregistration leave. Returns the entry that others keep, as `leave`."""
         entry = self._journal.get(key)
-        if entry is None or not request.pid or request.epoch not in (0, entry.epoch):
+        if entry is None or not request.pid or epoch not in (0, entry.epoch):
             return None
         return self.leave(key, request.pid) if entry.has_credential(request.credential) else None
 
@@ -101,8 +107,14 @@ class SharedRegistrations:
             stop()
         self._watches.clear()
 
-    def _lives(self, pid: int, started: str) -> bool:
+    def _unwatch(self, key: ListenerKey, process: Process) -> None:
+        if (stop := self._watches.pop((key, process), None)) is not None:
+            stop()
+
+    def _lives(self, process: Process) -> bool:
         try:
-            return self._process_watch.start_of(pid) == started
+            return process.pid > 0 and self._process_watch.start_of(process.pid) == process.started
         except NoSuchProcess:
             return False
+        except CannotWatch:
+            return True

@@ -4,8 +4,7 @@
                   \\-> refused <-/
 
 `None` is the absent entry. An answer belongs to the instance that was asked for: if the journal holds another instance
-by now, or the same one is leaving, the answer changes nothing. The end of a session is no event of an entry: the
-registrar forgets what it asked for on that session, so every entry is due on the next one.
+by now, or the same one is leaving, the answer changes nothing. Each entry is due again on the next session.
 """
 
 from __future__ import annotations
@@ -15,18 +14,12 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from compass.agent.registration.journal import Registration, State, format_key
+from compass.agent.registration.refusals import FUTILE, GONE, REPLACED
 from compass.model.replies import Refusal
-from compass.model.rows import ListenerKey
+from compass.model.rows import FAILING, ListenerKey
 
-TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
-"""Codes of refusals that do not judge the request: it is repeated later."""
-_FUTILE = frozenset({"bad-credential", "forbidden"})
-"""Codes of refusals that a repetition on the next session would only repeat, each time with an entry in the security
-log."""
-_GONE = frozenset({"unknown-listener", "unknown-service", "unknown-category"})
-"""Codes of refused deregistrations after which nothing is left to deregister."""
-_REPLACED = frozenset({"stale-epoch", "deregistered"})
-"""Codes of refused registrations after which the instance does not count any more."""
+UNVERIFIED_SECONDS = 5.0
+"""Pause between two questions about an unverified instance whose listener fails: a probe and its repetition."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -35,7 +28,9 @@ class Attempt(msgspec.Struct, frozen=True):
     entry: Registration
     """Entry as it was sent."""
     first: bool = False
-    """A program waits for the answer."""
+    """A program waits for the answer, or has waited for it."""
+    is_late: bool = False
+    """The program has got `pending` meanwhile, with `first`: a refusal is kept to be shown."""
     replaced: Registration | None = None
     """Entry to restore if a server refuses this one, with `first`."""
     renewed: bool = False
@@ -141,11 +136,34 @@ class ProcessEnded(Event, frozen=True):
     reason: str
 
 
+class CheckChanged(Event, frozen=True):
+    """The result of the host's own check of the instance changed."""
+
+    epoch: int
+    check: str
+    failing: str
+
+
 class ConnectionClosed(Event, frozen=True):
     """The connection that held the registration is closed, or the program did not open it again in time."""
 
     epoch: int
     reason: str
+
+
+class Resumed(Event, frozen=True):
+    """The daemon has started again, and watches the process of the instance or cannot recognise it."""
+
+    epoch: int
+    unknown: str = ""
+    """Reason for which the daemon cannot say whether the instance lives; empty: it does."""
+
+
+class Judged(Event, frozen=True):
+    """A server answered about an unverified instance: the state of its listener, or a refusal's code."""
+
+    epoch: int
+    state: str
 
 
 class Due(Event, frozen=True):
@@ -170,6 +188,12 @@ class Verify(Action, frozen=True):
 
 class Deregister(Action, frozen=True):
     """Ask a server to deregister; `Deregistered`, `DeregisterRefused` or `RefusedForNow` follows."""
+
+    entry: Registration
+
+
+class Doubt(Action, frozen=True):
+    """Ask a server to probe an unverified instance; `Judged` or `RefusedForNow` follows."""
 
     entry: Registration
 
@@ -266,31 +290,29 @@ def step(entry: Registration | None, event: Event) -> Step:
             return None, ()
         case DeregisterRefused(_, refusal), "leaving", Registration():
             text = f"{format_key(entry.key)} could not be deregistered: {refusal.message}"
-            return None, () if refusal.code in _GONE or refusal.host else (Log("warn", text),)
+            return None, () if refusal.code in GONE or refusal.host else (Log("warn", text),)
         case RefusedForNow(epoch, seconds), _, _:
             return entry, (RetryLater(epoch, seconds),)
         case ProcessEnded(_, why) | ConnectionClosed(_, why), "pending" | "registered" | "refused", Registration():
             dead = _with(entry, state="leaving", died=True, problem="", code="")
             died = Log("info", f"{format_key(entry.key)} died: {why}")
             return dead, (died, Unwatch(), Release(entry.epoch), Deregister(dead))
-        case Due(), _, Registration() if entry.code in _FUTILE:
-            return entry, ()
-        case Due(), "leaving", Registration():
-            return entry, (Deregister(entry),)
-        case Due(), "pending" | "registered" | "refused", Registration():
-            return entry, (Register(Attempt(entry)),)
+        case Resumed(_, unknown), "pending" | "registered" | "refused", Registration():
+            doubted = Log("warn", f"it is not known whether {format_key(entry.key)} lives: {unknown}; servers probe it")
+            return _with(entry, unverified=unknown), (doubted,) if unknown else ()
+        case Judged(_, state), "pending" | "registered" | "refused", Registration() if entry.unverified:
+            return _judged(entry, state)
+        case CheckChanged(_, check, failing), "pending" | "registered", Registration():
+            return _checked(entry, _with(entry, check=check, failing=failing))
+        case Due(), _, Registration():
+            return entry, _due(entry)
         case _:
             return entry, ()
 
 
 def is_displaced(entry: Registration) -> bool:
     """Return whether another host's instance at the same address and port counts in place of the entry."""
-    return entry.state == "refused" and entry.code in _REPLACED
-
-
-def is_gone(refusal: Refusal) -> bool:
-    """Return whether a refused deregistration leaves nothing to deregister."""
-    return refusal.code in _GONE
+    return entry.state == "refused" and entry.code in REPLACED
 
 
 def _phase(entry: Registration | None, event: Event) -> Phase:
@@ -351,15 +373,16 @@ def _refused(entry: Registration, event: RegisterRefused) -> Step:
     is_behind = refusal.code == "stale-epoch" or (attempt.first and refusal.code == "deregistered")
     if is_behind and attempt.entry.state == "pending" and not attempt.renewed:
         return entry, (Renew(attempt, refusal.epoch),)
-    if refusal.host and refusal.code == "stale-epoch" and not attempt.first:
+    is_awaited = attempt.first and not attempt.is_late
+    if refusal.host and refusal.code == "stale-epoch" and not is_awaited:
         return _displaced(entry, refusal)
     release = (Unwatch(), Release(entry.epoch))
-    if attempt.first and attempt.replaced is not None:
+    if is_awaited and attempt.replaced is not None:
         return attempt.replaced, (*release, Watch(), Refuse(refusal))
-    if attempt.first:
+    if is_awaited:
         return None, (*release, Refuse(refusal))
     lost = Log("warn", f"{format_key(entry.key)} is not registered any more: {refusal.message}")
-    if refusal.code in _REPLACED:
+    if refusal.code in REPLACED:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
@@ -375,6 +398,30 @@ def _displaced(entry: Registration, refusal: Refusal) -> Step:
         return entry, (Refuse(refusal),)
     log = Log("warn", f"{format_key(entry.key)} does not count now: {text}")
     return _with(entry, state="refused", problem=text, code=refusal.code), (log, Refuse(refusal))
+
+
+def _checked(entry: Registration, changed: Registration) -> Step:
+    if changed == entry:
+        return entry, ()
+    return changed, () if entry.unverified else (Register(Attempt(changed)),)
+
+
+def _due(entry: Registration) -> tuple[Action, ...]:
+    if entry.code in FUTILE:
+        return ()
+    if entry.state == "leaving":
+        return (Deregister(entry),)
+    return (Doubt(entry),) if entry.unverified else (Register(Attempt(entry)),)
+
+
+def _judged(entry: Registration, state: str) -> Step:
+    if state == "offline" or state in GONE or state == "stale-epoch":
+        return None, (
+            Log("info", f"{format_key(entry.key)} has ended: no server has it, or it answers no probe"),
+            Unwatch(),
+        )
+    # A listener that fails is probed until it is down, which settles it; one that answers stays as it is.
+    return entry, (RetryLater(entry.epoch, UNVERIFIED_SECONDS),) if state in FAILING else ()
 
 
 def _hold(entry: Registration) -> tuple[Action, ...]:

@@ -63,6 +63,14 @@ class HostBook(Protocol):
         """Return what administrators should know about this host; empty: nothing."""
 
 
+class OwnAddress(Protocol):
+    """Address of this host, which may change."""
+
+    @property
+    def current(self) -> str:
+        """Current address."""
+
+
 class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the synchronization."""
 
@@ -70,9 +78,10 @@ class SyncSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Pause between watches on a session that lasts: a safety net against lost notices."""
     polls: bool = False
     """No session is kept (mode `short`), so the view may be `refresh_seconds` old before it counts as unconfirmed."""
-    update_address: str = ""
-    """Address at which servers dial this host; empty: they cannot."""
+    address: OwnAddress | None = None
+    """Address at which servers dial this host, if they do."""
     update_port: int = 0
+    """Port at which they do; 0: they cannot."""
     instance: str = ""
     """Run of this daemon; empty: it is not sent."""
     probes: bool = False
@@ -252,7 +261,7 @@ class ReplicaSync:
             services,
             store if since else "",
             since,
-            settings.update_address,
+            settings.address.current if settings.address is not None and settings.update_port else "",
             settings.update_port,
             resync=True,
             probes=settings.probes,

@@ -8,11 +8,10 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from compass.model.interfaces import Clock, Timer
+from compass.model.limits import ASK_PATIENCE_SECONDS as ASK_PATIENCE_SECONDS
 from compass.model.replies import Refusal, Reply
 from compass.model.requests import Request
 
-ASK_PATIENCE_SECONDS = 3.0
-"""Seconds that a request waits for a session that is being made, before it is answered `unreachable`."""
 WAITING_MAX = 1024
 """Requests that wait for a session; more are refused as busy."""
 

@@ -70,6 +70,12 @@ class Session(Protocol):
         """Number of requests without a reply, those in the queue included."""
         return len(self._asked) + len(self._queue)
 
+    @property
+    def local_address(self) -> str:
+        """Address of this end of the connection; empty: unknown."""
+        where = getattr(self.transport, "getHost", None)
+        return str(getattr(where(), "host", "")) if where is not None else ""
+
     def ask(self, request: Request) -> Deferred[Reply]:
         """Send a request. Returns the reply, or a refusal if the request is too long or too many wait."""
         answer: Deferred[Reply] = Deferred()

@@ -175,6 +175,17 @@ class Upstream:
             self._go()
         return self._session is not None or (self._running and self._connector.trying())
 
+    def retry_now(self) -> None:
+        """Try every address again without a pause: what stood against a session may have changed."""
+        if self._session is None:
+            self._selector.reset_backoff()
+            self._go()
+
+    def address_changed(self, old: str, new: str) -> None:
+        """Leave a session that comes from the old address: its packets may not arrive any more."""
+        if self._session is not None and self._session.local_address == old:
+            self.abandon(f"the address of this host changed from {old} to {new}")
+
     def others(self) -> list[ServerAddress]:
         """Return an address of each server that the session is not with."""
         return self._selector.others(self._used)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import http.client
 import socket
-import subprocess
-import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from compass.cli.run.spawn import run_check
+from compass.model.host_api import check_text
 from compass.model.names import format_endpoint
+from compass.system.proc import waits_for_accept
 
 ANSWER_SECONDS = 1.0
 """Seconds for a connection on this machine to be accepted, and by default for one check to pass."""
-OUTPUT_MAX = 200
-"""Characters of a failed check's output that are shown."""
-
-
-spawning = threading.Lock()
-"""Lock held while a check's process is started, and while orphans are reaped."""
-running_checks: set[int] = set()
-"""Numbers of the check processes that this module waits for."""
+ACCEPT_POLL_SECONDS = 0.02
+"""Seconds between two looks whether the command has accepted a connection of its check."""
 
 
 class ReadinessCheck(msgspec.Struct, frozen=True):
@@ -33,16 +29,33 @@ class ReadinessCheck(msgspec.Struct, frozen=True):
     """Command that must end with status 0; empty: no such check."""
     seconds: float = ANSWER_SECONDS
     """Time limit of each check."""
+    accepts: bool = True
+    """True: the port must accept connections; False for UDP, whose ports accept none."""
+
+    def text(self, watchdog_seconds: float, interval_seconds: float, failures: int) -> str:
+        """Return the description of the check as it is repeated."""
+        found = ["accepts connections"] if self.accepts and not self.http_path else []
+        found += [f"GET {self.http_path}"] if self.http_path else []
+        found += [" ".join(self.command)] if self.command else []
+        found += [f"watchdog of {watchdog_seconds:g} s"] if watchdog_seconds else []
+        return check_text(", ".join(found), interval_seconds, failures)
 
 
-def readiness_problem(endpoints: Sequence[tuple[str, int]], check: ReadinessCheck) -> str:
+Endpoint = tuple[str, int]
+Held = Callable[[Endpoint], str]
+"""Function that says why an endpoint is not held by the command; empty: it is."""
+
+
+def readiness_problem(endpoints: Sequence[Endpoint], check: ReadinessCheck, held: Held = lambda _: "") -> str:
     """Return what is missing until the command serves; empty if it is ready."""
-    endpoint = next((endpoint for endpoint in endpoints if accepts(endpoint)), None)
+    endpoint = next((endpoint for endpoint in endpoints if accepts(endpoint)), None) if check.accepts else endpoints[0]
     if endpoint is None:
-        return f"accepts no connections at {' or '.join(format_endpoint(*endpoint) for endpoint in endpoints)}"
+        return _unheard(endpoints)
+    if problem := held(endpoint):
+        return problem
     if check.http_path and (problem := _http_problem(endpoint, check)):
         return f"does not answer GET {check.http_path} at {format_endpoint(*endpoint)}: {problem}"
-    if check.command and (problem := _command_problem(check)):
+    if check.command and (problem := run_check(check.command, check.seconds)):
         return f"does not pass {' '.join(check.command)}: {problem}"
     return ""
 
@@ -56,6 +69,36 @@ def accepts(endpoint: tuple[str, int]) -> bool:
         return False
 
 
+def _unheard(endpoints: Sequence[Endpoint]) -> str:
+    """Return where nothing accepts connections, and where on this machine something does instead."""
+    text = f"accepts no connections at {' or '.join(format_endpoint(*endpoint) for endpoint in endpoints)}"
+    elsewhere = [one for one in endpoints_of("", endpoints[0][1]) if one not in endpoints and accepts(one)]
+    if len(endpoints) > 1 or not elsewhere:
+        return text
+    return f"{text}, the address that would be registered, but at {format_endpoint(*elsewhere[0])}"
+
+
+def acceptance_problem(endpoint: Endpoint, seconds: float) -> str:
+    """Return why the command does not accept a connection within the time; empty: it does.
+
+    A listening port answers for a process that hangs, until its queue is full: the kernel does. So the connection must
+    also have been accepted by a process.
+    """
+    until = time.monotonic() + seconds
+    where = format_endpoint(*endpoint)
+    try:
+        with socket.create_connection(endpoint, seconds) as connection:
+            while waits_for_accept(connection):
+                if time.monotonic() > until:
+                    return f"does not accept the connections that wait at {where}"
+                time.sleep(ACCEPT_POLL_SECONDS)
+    except TimeoutError:
+        return f"does not accept connections at {where} within {seconds:g} s"
+    except OSError as error:
+        return f"does not accept connections at {where}: {error.strerror or error}"
+    return ""
+
+
 def _http_problem(endpoint: tuple[str, int], check: ReadinessCheck) -> str:
     connection = http.client.HTTPConnection(*endpoint, timeout=check.seconds)
     try:
@@ -66,25 +109,6 @@ def _http_problem(endpoint: tuple[str, int], check: ReadinessCheck) -> str:
     finally:
         connection.close()
     return "" if status < 400 else f"status {status}"
-
-
-def _command_problem(check: ReadinessCheck) -> str:
-    try:
-        with spawning:
-            process = subprocess.Popen(check.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            running_checks.add(process.pid)
-    except OSError as error:
-        return str(error.strerror)
-    try:
-        output, _ = process.communicate(timeout=check.seconds)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return f"not ended within {check.seconds:g} s"
-    finally:
-        running_checks.discard(process.pid)
-    shown = output.decode("utf-8", "replace").strip()[:OUTPUT_MAX]
-    return "" if process.returncode == 0 else f"status {process.returncode} {shown}".strip()
 
 
 def endpoints_of(address: str, port: int) -> list[tuple[str, int]]:

@@ -22,8 +22,8 @@ Phase = Literal["starting", "registering", "registered", "draining", "leaving", 
 
 STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 """Signals that ask a service to end; the listener is deregistered before they are forwarded."""
-FORWARDED_SIGNALS = STOP_SIGNALS | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-"""All signals that are forwarded to the command."""
+FORWARDED_SIGNALS = frozenset(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+"""All signals that are forwarded to the command: every one that can be caught, except that of the command's own end."""
 
 LEAVE_SECONDS = 5.0
 """Seconds that a stop waits for the deregistration: half of what supervisors commonly wait before they kill."""
@@ -80,7 +80,33 @@ class Ended(msgspec.Struct, frozen=True):
     status: int
 
 
-Event: TypeAlias = Listening | NotListening | Registered | Unregistered | Drained | DeregisterDone | Signalled | Ended
+class Followed(msgspec.Struct, frozen=True):
+    """Event: the command's process ended with status 0, and `pid` of its tree serves from now on.
+
+    0: nothing of the tree listens yet, and the rest of it is waited for.
+    """
+
+    pid: int = 0
+
+
+class CheckChanged(msgspec.Struct, frozen=True):
+    """Event: the repeated check failed often enough, or passes again if `problem` is empty."""
+
+    problem: str = ""
+
+
+Event: TypeAlias = (
+    Listening
+    | NotListening
+    | Registered
+    | Unregistered
+    | Drained
+    | DeregisterDone
+    | Signalled
+    | Ended
+    | Followed
+    | CheckChanged
+)
 
 
 class Register(msgspec.Struct, frozen=True):
@@ -104,7 +130,7 @@ class ForwardSignal(msgspec.Struct, frozen=True):
 
 
 class Kill(msgspec.Struct, frozen=True):
-    """Action: end the command with SIGTERM, and with SIGKILL after `KILL_SECONDS`."""
+    """Action: end the command's tree with SIGTERM, and with SIGKILL after `KILL_SECONDS`."""
 
 
 class Print(msgspec.Struct, frozen=True):
@@ -128,6 +154,8 @@ class RunState(msgspec.Struct, frozen=True):
     phase: Phase = "starting"
     drains: bool = False
     """True: a stop drains first."""
+    restarts: bool = False
+    """True: a command whose check fails is ended, because it is then started again."""
     pending_signals: tuple[int, ...] = ()
     """Signals to forward after the deregistration."""
     forwarded: frozenset[int] = frozenset()
@@ -159,6 +187,13 @@ def step(state: RunState, event: Event) -> Step:
             return _with(state, phase="registered", attempts=0), (Print(text if pending else "registered"),)
         case Unregistered(), "registering":
             return _unregistered(state, event)
+        case Followed(0), "starting":
+            return state, (Print("the command has started others and ended; what it started is waited for"),)
+        case Followed(pid), "registering" | "registered" if pid:
+            text = f"the command's first process has ended; process {pid}, which serves now, is followed"
+            return _with(state, phase="registering"), (Print(text), Register())
+        case CheckChanged(problem), "registering" | "registered":
+            return _checked(state, problem)
         case Drained(), "draining":
             return _with(state, phase="leaving"), (Deregister(),)
         case DeregisterDone(problem), "leaving":
@@ -203,6 +238,15 @@ def _ended(state: RunState, status: int) -> Step:
             finish,
         )
     return state, (finish,)
+
+
+def _checked(state: RunState, problem: str) -> Step:
+    if not problem:
+        return state, (Print("the command passes its check again"),)
+    if not state.restarts:
+        return state, (Print(f"the command {problem}; its users are sent elsewhere until it passes its check"),)
+    stopping = _with(state, phase="stopping", exit_status=int(ExitCode.FAILED))
+    return stopping, (Print(f"the command {problem} and is stopped"), Kill())
 
 
 def _unregistered(state: RunState, failed: Unregistered) -> Step:

@@ -1,8 +1,7 @@
 """Calls of the host API (mission section 5), one HTTP exchange each, on any runtime.
 
 Every call returns a value of `compass.model.host_api` or raises `ApiProblem`, whose text says what to do next.
-A call
-uses its own connection and keeps no state, so threads may share one object.
+A call uses its own connection and keeps no state, so threads may share one object.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -22,7 +21,9 @@ from compass.client.core.errors import ApiProblem, DaemonUnreachable, NotAllowed
 from compass.client.core.http import ANSWER_OCTETS_MAX, ConnectionBroken, Events, HttpExchange, InvalidResponse, Lines
 from compass.client.core.runtime import Connection, Runtime
 from compass.model.host_api import (
+    PROCESSES_HEADER,
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalEvent,
@@ -31,16 +32,50 @@ from compass.model.host_api import (
     LocalReport,
     LocalRequest,
     Outcome,
+    OwnCheck,
     Resolved,
 )
+from compass.model.limits import ANSWER_SECONDS as ANSWER_SECONDS
+from compass.model.limits import DETAIL_MAX
 from compass.model.replies import Dependencies
+from compass.model.text import escape_line
+from compass.system.forks import keep_from_forks
+from compass.system.machine import this_machine
 
-ANSWER_SECONDS = 30.0
-"""Time limit for one answer: longer than the daemon itself waits for a server."""
 SILENCE_SECONDS = 45.0
 """Seconds without an event or a heartbeat after which a watch is dead: three of the daemon's heartbeats."""
 
 T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Options(TypedDict, total=False):
+    """Options of a registration."""
+
+    address: str
+    """Address at which this process listens; default: the one that the daemon is configured with."""
+    credential: str
+    """Token of the service."""
+    credential_file: str | os.PathLike[str]
+    """File with the token (preferred). Default: OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
+    zone: str
+    """Zone of the listener, a label; default: the zone that the daemon is configured with."""
+    load: float
+    degradation: float
+    """Share of the capacity in use, and the amount that one more user adds, for policies that depend on load."""
+    weight: int
+    """Relative share of users, 1 by default; 0: used only if nothing else is up."""
+    metadata: dict[str, str]
+    """Metadata for its users."""
+    check: OwnCheck | str
+    """Check that the daemon repeats while the listener is registered: a path for GET, or an OwnCheck."""
+    hold: bool
+    """True: the daemon notices the end of this process by a connection, instead of by the process's number. This is
+    done without being asked for where the daemon cannot see this process, as in a container."""
+    shared: bool
+    """True: further processes of this host may share the registration, such as the workers of one server; it ends with
+    the last one. Where the daemon cannot see these processes, the newest one counts."""
+    patience_seconds: float
+    """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
 
 class HostApiCalls:
@@ -61,22 +96,28 @@ class HostApiCalls:
 
     async def register(self, request: LocalRegister) -> Outcome:
         """Register a listener (function 2.1). A request with `hold` needs `hold` instead."""
-        return await self._ask(Outcome, "POST", "/v1/register", request)
+        return await self._ask(Outcome, "POST", "/v1/register", request, _numbered(request))
 
     async def deregister(self, request: LocalDeregister) -> Outcome:
         """Deregister a listener (function 2.2)."""
-        return await self._ask(Outcome, "POST", "/v1/deregister", request)
+        return await self._ask(Outcome, "POST", "/v1/deregister", request, _numbered(request))
 
     async def report_load(self, request: LocalLoad) -> Outcome:
         """Report the load of a listener of this host."""
         return await self._ask(Outcome, "POST", "/v1/load", request)
+
+    async def report_check(self, request: LocalCheckResult) -> Outcome:
+        """Report the result of a check of a listener of this host."""
+        return await self._ask(Outcome, "POST", "/v1/check", request)
 
     async def drain(self, request: LocalDrain) -> Outcome:
         """Start or end the draining of a listener."""
         return await self._ask(Outcome, "POST", "/v1/drain", request)
 
     async def report(self, request: LocalReport) -> Outcome:
-        """Report a failed or slow listener (function 2.5)."""
+        """Report a failed or slow listener (function 2.5). The detail is cut to DETAIL_MAX and made one printable line:
+        a report must not be lost for the wording of an exception."""
+        request = msgspec.structs.replace(request, detail=escape_line(request.detail, DETAIL_MAX))
         return await self._ask(Outcome, "POST", "/v1/report", request)
 
     async def status(self) -> HostStatus:
@@ -108,8 +149,15 @@ class HostApiCalls:
         )
         return WatchStream(stream)
 
-    async def _ask(self, kind: type[T], method: str, path: str, request: LocalRequest | None = None) -> T:
-        stream = await self._start_exchange(method, path, request)
+    async def _ask(
+        self,
+        kind: type[T],
+        method: str,
+        path: str,
+        request: LocalRequest | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> T:
+        stream = await self._start_exchange(method, path, request, headers)
         try:
             data = await stream.read_all()
         finally:
@@ -128,6 +176,7 @@ class HostApiCalls:
         check_before_connecting(self.endpoint, has_credential)
         with map_errors(self.endpoint):
             line = await self.runtime.open(self.endpoint, self._answer_seconds)
+        keep_from_forks(line)
         stream = ResponseStream(self.endpoint, line, exchange, self._answer_seconds)
         try:
             with map_errors(self.endpoint):
@@ -309,3 +358,9 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in (Dependencies, Resolved, Outcome, HostStatus, _Refused)
 }
 """Decoders of answers, made at the import: two threads must not be the first to decode one type (`http._EVENTS`)."""
+
+
+def _numbered(request: LocalRegister | LocalDeregister) -> dict[str, str] | None:
+    """Return the header with what the process number of a request counts in. The daemon compares that with its own, and
+    refuses a number that means another process there."""
+    return {PROCESSES_HEADER: this_machine().processes} if request.pid else None

@@ -33,6 +33,7 @@ class HostApi:
     register = blocking(HostApiCalls.register)
     deregister = blocking(HostApiCalls.deregister)
     report_load = blocking(HostApiCalls.report_load)
+    report_check = blocking(HostApiCalls.report_check)
     drain = blocking(HostApiCalls.drain)
     report = blocking(HostApiCalls.report)
     status = blocking(HostApiCalls.status)

@@ -10,67 +10,54 @@ date, also while the daemon restarts. Names that the service does not depend on 
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Literal, TypedDict, TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 import msgspec
 
-from compass.client.core.api import ANSWER_SECONDS, HostApiCalls
+from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
-from compass.client.core.errors import ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.resume import HeldRegistration, ResumingWatch, RetryPolicy, Warn
-from compass.client.core.runtime import Runtime, Task
+from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
+from compass.client.core.resume import (
+    HeldRegistration,
+    ResumingWatch,
+    RetryPolicy,
+    Warn,
+    WatchedView,
+    deliver_report,
+)
+from compass.client.core.runtime import Runtime
 from compass.client.core.session import Failures, attempt
 from compass.client.core.shared_view import SharedView
 from compass.client.core.view import FailedListeners, View, Views, view_of
-from compass.model.host_api import LocalDeregister, LocalEvent, LocalLoad, LocalRegister, LocalReport, Outcome, Resolved
+from compass.model.host_api import (
+    LocalCheckResult,
+    LocalDeregister,
+    LocalEvent,
+    LocalLoad,
+    LocalRegister,
+    LocalReport,
+    Outcome,
+    Resolved,
+    check_of,
+)
+from compass.model.limits import DETAIL_MAX, REPORT_SECONDS
 from compass.model.replies import Dependencies, Refusal
 from compass.model.rows import IDLE, USABLE, Listener
 from compass.model.selection.policies import Location
 from compass.model.selection.selector import Selector
+from compass.model.text import escape_line
 
 PATIENCE_SECONDS = 10.0
 """Seconds that a registration waits for an unreachable daemon: a restart takes a second or two."""
-REPORT_SECONDS = 5.0
-"""Time limit for the delivery of a report; it may delay the exit of the program by this time."""
-UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
-"""Codes of refused deregistrations and reports that mean that the listener is already out of use."""
-
 T = TypeVar("T")
 
 _log = logging.getLogger("compass.client")
-
-
-class Options(TypedDict, total=False):
-    """Options of a registration."""
-
-    address: str
-    """Address at which this process listens; default: the one that the daemon is configured with."""
-    credential: str
-    """Token of the service."""
-    credential_file: str | os.PathLike[str]
-    """File with the token (preferred). Default: OPENGNS_CREDENTIAL_FILE, else OPENGNS_CREDENTIAL."""
-    zone: str
-    """Zone of the listener, a label; default: the zone that the daemon is configured with."""
-    load: float
-    degradation: float
-    """Share of the capacity in use, and the amount that one more user adds, for policies that depend on load."""
-    weight: int
-    """Relative share of users, 1 by default; 0: used only if nothing else is up."""
-    metadata: dict[str, str]
-    """Metadata for its users."""
-    hold: bool
-    """True: the daemon notices the end of this process by a connection, instead of by the process's number, for a
-    container, which has its own process numbers."""
-    shared: bool
-    """True: further processes of this host may share the registration, such as the workers of one server; it ends with
-    the last one."""
-    patience_seconds: float
-    """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
 
 class CoreClient:
@@ -102,7 +89,7 @@ class CoreClient:
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
         self._selector = Selector(random.random)
-        self._watched: dict[str, _WatchedView] = {}
+        self._watched: dict[str, WatchedView] = {}
 
     # Lookups ----------------------------------------------------------------------------------------------
 
@@ -125,7 +112,8 @@ class CoreClient:
                 resolved = answer
         if not resolved.listeners:
             raise NoneRegistered(name)
-        return resolved
+        ordered = self._failed_listeners.last(resolved.listeners, self.runtime.seconds())
+        return msgspec.structs.replace(resolved, listeners=ordered)
 
     async def dependencies(self, service: str = "") -> Dependencies:
         """Return the dependencies of a service, by default this program's own (function 2.3). Raises ApiProblem."""
@@ -184,6 +172,7 @@ class CoreClient:
             options.get("zone", ""),
             options.get("load", IDLE),
             options.get("degradation", IDLE),
+            check_of(options.get("check")),
             options.get("shared", False) and not hold,
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
@@ -192,12 +181,17 @@ class CoreClient:
         retry.succeeded()
         while True:
             try:
-                outcome = await (held.next() if held else self.calls.register(request))
+                outcome = await (held.next() if held else self._registered(request))
                 break
             except ApiProblem as problem:
                 if problem.code == "malformed" and request.shared:
                     # A daemon of an earlier version; the newest worker counts there.
                     request = msgspec.structs.replace(request, shared=False)
+                    continue
+                if problem.code == "foreign-process" and held is None:
+                    # The daemon does not see the processes of this container, but it sees a connection.
+                    request = msgspec.structs.replace(request, pid=0, hold=True, shared=False)
+                    held = HeldRegistration(self.calls, request, RetryPolicy(self.warn))
                     continue
                 left = deadline - self.runtime.seconds()
                 if not may_pass(problem) or left <= 0:
@@ -206,6 +200,21 @@ class CoreClient:
         assert outcome is not None  # The held registration is not closed.
         self.service = self.service or service
         return Registration(self, request, outcome, held)
+
+    async def _registered(self, request: LocalRegister) -> Outcome:
+        # A caller that is cancelled meanwhile gets no registration, so none may be left of it.
+        once = functools.partial(self.calls.register, request)
+        return await self.runtime.complete(once, lambda outcome: self.deregister(request, outcome.epoch))
+
+    async def deregister(self, own: LocalRegister, epoch: int) -> None:
+        """Deregister what `own` has registered. Problems are only logged."""
+        leaving = own.pid if own.shared else 0
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch, leaving)
+        try:
+            await self.calls.deregister(request)
+        except ApiProblem as problem:
+            if problem.code not in UNCHANGED:
+                self.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
 
     # Reports ----------------------------------------------------------------------------------------------
 
@@ -237,11 +246,10 @@ class CoreClient:
     async def _deliver(self, peer: Listener, detail: str) -> None:
         report = LocalReport(peer.service, peer.address, peer.port, "unreachable", self.service, detail)
         try:
-            await self._reports.report(report)
+            await deliver_report(self._reports, report)
         except ApiProblem as problem:
             if problem.code not in UNCHANGED:
-                listener = f"{peer.service} at {peer.address} port {peer.port}"
-                self.warn(f"{listener} could not be reported: {problem.message}")
+                self.warn(f"{peer.service} at {peer.address} port {peer.port} could not be reported: {problem.message}")
 
     # Lifecycle --------------------------------------------------------------------------------------------
 
@@ -290,7 +298,7 @@ class CoreClient:
             following.close()
             raise
         assert first is not None and isinstance(first.data, Dependencies)  # A watch without a revision begins so.
-        own = _WatchedView(following, view_of(first.data))
+        own = WatchedView(following, view_of(first.data))
         watched = self._watched.setdefault(service, own)
         if watched is not own:
             # Another thread or task has started a watch in the meantime.
@@ -305,7 +313,7 @@ class CoreClient:
             status = await self.calls.status()
             self._selector.moved(Location(status.host, status.zone))
 
-    async def _follow(self, service: str, kept: _WatchedView) -> None:
+    async def _follow(self, service: str, kept: WatchedView) -> None:
         """Update the view until the watch is closed or refused. After a refusal, the next lookup asks the daemon."""
         try:
             while (event := await kept.watch.next()) is not None:
@@ -339,6 +347,11 @@ class Registration:
         own = self._request
         await self._core.calls.report_load(LocalLoad(own.service, own.port, own.credential, load, own.address))
 
+    async def report_check(self, problem: str = "") -> None:
+        """Report the result of a check of the kind `reported`; empty: it passed. Raises ApiProblem."""
+        own, text = self._request, escape_line(problem, DETAIL_MAX)
+        await self._core.calls.report_check(LocalCheckResult(own.service, own.port, own.credential, text, own.address))
+
     async def end(self) -> None:
         """Deregister (function 2.2). A repeated call, or a call in a forked child, does nothing.
 
@@ -347,14 +360,8 @@ class Registration:
         if self._ended or self._process != os.getpid():
             return
         self._ended = True
-        own, epoch = self._request, self.outcome.epoch
-        leaving = own.pid if own.shared else 0
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch, leaving)
         try:
-            await self._core.calls.deregister(request)
-        except ApiProblem as problem:
-            if problem.code not in UNCHANGED:
-                self._core.warn(f"{own.service} at port {own.port} could not be deregistered: {problem.message}")
+            await self._core.deregister(self._request, self.outcome.epoch)
         finally:
             if self._held is not None:
                 self._held.close()
@@ -381,17 +388,3 @@ class RegistrationHandle:
     def outcome(self) -> Outcome:
         """Result of the registration. Its `state` is `pending` until the daemon has delivered it to a server."""
         return self.core.outcome
-
-
-class _WatchedView:
-    """View that a watch keeps up to date."""
-
-    def __init__(self, following: ResumingWatch, view: View) -> None:
-        self.watch = following
-        self.view = view
-        self.task: Task | None = None
-
-    def close(self) -> None:
-        self.watch.close()
-        if self.task is not None:
-            self.task.cancel()

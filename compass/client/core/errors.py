@@ -69,6 +69,8 @@ class NoneAnswers(NobodyThere):
         self.tried = tried
 
 
+UNCHANGED = frozenset({"unknown-listener", "deregistered", "stale-epoch"})
+"""Codes of refused deregistrations and reports that mean that the listener is already out of use."""
 _KINDS: dict[str, type[ApiProblem]] = {
     "not-ready": NotLoaded,
     "busy": Unavailable,

@@ -1,4 +1,4 @@
-"""Watch and held registration that survive restarts of the daemon: they reconnect and resume."""
+"""Watch, held registration and report that survive restarts of the daemon: they reconnect and resume."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Callable, Collection
 
 from compass.client.core.api import HoldStream, HostApiCalls, WatchStream
 from compass.client.core.errors import ApiProblem, may_pass
+from compass.client.core.runtime import Task
+from compass.client.core.view import View
 from compass.model.backoff import retry_seconds
-from compass.model.host_api import LocalEvent, LocalRegister, Outcome
+from compass.model.host_api import LocalEvent, LocalRegister, LocalReport, Outcome
+from compass.model.limits import REPORT_SECONDS
 
 Warn = Callable[[str], None]
 """Called once for each interruption, with a sentence."""
@@ -119,3 +122,34 @@ class HeldRegistration:
         self._closed = True
         if self._stream is not None:
             self._stream.close()
+
+
+class WatchedView:
+    """View of a service's dependencies that a watch keeps up to date."""
+
+    def __init__(self, following: ResumingWatch, view: View) -> None:
+        self.watch = following
+        self.view = view
+        self.task: Task | None = None
+
+    def close(self) -> None:
+        """End the watch."""
+        self.watch.close()
+        if self.task is not None:
+            self.task.cancel()
+
+
+async def deliver_report(calls: HostApiCalls, report: LocalReport) -> None:
+    """Deliver a report, also while the daemon restarts. Raises ApiProblem after REPORT_SECONDS, or if the daemon
+    refuses."""
+    deadline, attempts = calls.runtime.seconds() + REPORT_SECONDS, 0
+    while True:
+        try:
+            await calls.report(report)
+            return
+        except ApiProblem as problem:
+            pause = retry_seconds(attempts)
+            if not may_pass(problem) or calls.runtime.seconds() + pause >= deadline:
+                raise
+        await calls.runtime.sleep(pause)
+        attempts += 1

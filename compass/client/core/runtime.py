@@ -7,11 +7,12 @@ asyncio's, or Deferreds; those of the blocking runtime are complete when they ar
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 from compass.client.core.endpoint import ApiEndpoint
 
+T = TypeVar("T")
 C_co = TypeVar("C_co", covariant=True)
 
 
@@ -58,6 +59,12 @@ class Runtime(Protocol):
 
     def seconds(self) -> float:
         """Return the time of a monotonic clock."""
+
+    def complete(
+        self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> Awaitable[T]:
+        """Return the result of work that is not broken off: if the caller is cancelled or interrupted meanwhile, the
+        work runs to its end concurrently, and its result is undone. `work` may be called again for that."""
 
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> Task:
         """Run work concurrently. `wait_at_exit`: the program does not exit before the work is done."""

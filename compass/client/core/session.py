@@ -14,8 +14,10 @@ from typing import Generic, Literal, Protocol, TypeVar
 
 from compass.client.core.errors import NobodyThere, NoneAnswers, NoneRegistered
 from compass.model.host_api import Resolved
+from compass.model.limits import DETAIL_MAX
 from compass.model.names import format_endpoint
 from compass.model.rows import Listener
+from compass.model.text import escape_line
 
 CONNECT_SECONDS = 3.0
 """Time limit for a connection: two lost packets of the handshake are sent again within it (RFC 6298 section 2)."""
@@ -265,5 +267,5 @@ def errno_of(failure: BaseException) -> int:
 
 
 def describe_failure(failure: BaseException) -> str:
-    """Return a description of a failure, never empty."""
-    return str(failure) or type(failure).__name__
+    """Return a description of a failure: one printable line that is never empty and fits into a report."""
+    return escape_line(str(failure).strip() or type(failure).__name__, DETAIL_MAX)

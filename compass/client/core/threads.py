@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import Future
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from compass.client.core.endpoint import ApiEndpoint
@@ -117,7 +118,52 @@ class ThreadRuntime:
     def seconds(self) -> float:
         return time.monotonic()
 
+    async def complete(
+        self, work: Callable[[], Coroutine[Any, Any, T]], undo: Callable[[T], Coroutine[Any, Any, None]]
+    ) -> T:
+        """Do the work in a thread, which goes on if this one is interrupted (KeyboardInterrupt, an exception of a
+        signal handler, a greenlet that is killed). At the end of the interpreter it ends with the process."""
+        done: Future[T] = Future()
+        lock = threading.Lock()
+        left = False
+
+        def run() -> None:
+            try:
+                result = run_sync(work())
+            except BaseException as failure:
+                done.set_exception(failure)
+                return
+            with lock:
+                done.set_result(result)
+                is_unwanted = left
+            if is_unwanted:
+                run_sync(undo(result))
+
+        try:
+            try:
+                threading.Thread(target=run, name="opengns", daemon=True).start()
+            except RuntimeError:
+                # No thread can be started at the end of the interpreter or at the limit of threads.
+                return await work()
+            return done.result()
+        except BaseException:
+            with lock:
+                left = True
+                is_complete = done.done() and done.exception() is None
+            if is_complete:
+                await undo(done.result())
+            raise
+
     def spawn(self, work: Coroutine[Any, Any, None], *, wait_at_exit: bool = False) -> ThreadTask:
         """Start a thread; the interpreter waits for a thread with `wait_at_exit`."""
-        threading.Thread(target=run_sync, args=(work,), name="opengns", daemon=not wait_at_exit).start()
+        thread = threading.Thread(target=run_sync, args=(work,), name="opengns", daemon=not wait_at_exit)
+        try:
+            thread.start()
+        except RuntimeError:
+            # No thread can be started at the end of the interpreter or at the limit of threads: what must be done is
+            # done here.
+            if not wait_at_exit:
+                work.close()
+                raise
+            run_sync(work)
         return ThreadTask()

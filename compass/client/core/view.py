@@ -107,6 +107,12 @@ class FailedListeners:
         """Remove a listener that works."""
         self._rows.pop((row.service, row.address, row.port), None)
 
+    def last(self, peers: tuple[Listener, ...], now: float) -> tuple[Listener, ...]:
+        """Return listeners that the daemon has ordered, with the failed ones last: their reports may be on the way."""
+        rows = ((peer, self._rows.get((peer.service, peer.address, peer.port))) for peer in peers)
+        failed = [peer for peer, kept in rows if kept is not None and kept[0] == peer and now < kept[1]]
+        return (*(peer for peer in peers if peer not in failed), *failed) if failed else peers
+
     def apply_to(self, catalogue: Catalogue, now: float) -> Catalogue:
         """Return the catalogue with the failed listeners as `suspect`."""
         for row in list(self._current(catalogue, now)):

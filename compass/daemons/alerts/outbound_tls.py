@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cryptography import x509
-from OpenSSL import crypto
-from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
+from twisted.internet.ssl import optionsForClientTLS, platformTrust
 
 from compass.daemons.config.secrets import SecretProblem, read_secret
+from compass.pki.tls_contexts import TrustRoot
 from compass.server.alerts.notifier import DeliveryFailed
 
 
@@ -26,7 +26,7 @@ def trust_of(authority: str) -> Any:
     if not authority:
         return platformTrust()
     found = x509.load_pem_x509_certificates(Path(authority).read_bytes())
-    return trustRootFromCertificates([Certificate(crypto.X509.from_cryptography(one)) for one in found])
+    return TrustRoot(found)
 
 
 def client_tls(host: str, authority: str) -> Any:

@@ -34,8 +34,8 @@ def read_template(reader: ConfigFile, values: dict[str, Any]) -> dict[str, Any]:
         values["target"] = target = reader.absolute(values["target"])
         if not Path(target).parent.is_dir():
             reader.problems.append(f"[host.template] target: there is no directory {Path(target).parent}")
-    mode = values.get("mode", "0644")
-    if not re.fullmatch("0?[0-7]{3}", mode):
+    mode = values.get("mode", "")
+    if mode and not re.fullmatch("0?[0-7]{3}", mode):
         reader.problems.append(f"[host.template] mode: {mode!r} is not octal; usual are 0644 and 0600")
     return values
 

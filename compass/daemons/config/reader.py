@@ -13,9 +13,11 @@ from typing import Any
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
+from compass.agent.registration.own_checks import CheckSettings
 from compass.daemons.config import sections
 from compass.daemons.config.alerts import AlertSettings, check_alerts, read_alert
 from compass.daemons.config.bounds import NETWORKS_MAX
+from compass.daemons.config.checks import read_checks
 from compass.daemons.config.file import ConfigFile
 from compass.daemons.config.hooks import check_together, read_hook, read_template
 from compass.daemons.config.server_list import ENTRIES_MAX, addresses_of, is_service, parse_service
@@ -65,6 +67,7 @@ def read_host_config(path: Path) -> HostConfig:
     dns = _dns(reader, "host.dns")
     hooks = [read_hook(reader, values) for values in reader.each("host.hook")]
     templates = [read_template(reader, values) for values in reader.each("host.template")]
+    checks = read_checks(reader)
     log, host, tls = reader.section("log"), reader.section("host"), reader.section("tls")
     _check_host(reader, host)
     check_together(reader, hooks, templates)
@@ -75,6 +78,7 @@ def read_host_config(path: Path) -> HostConfig:
         sections.DnsSettings(**dns) if dns is not None else None,
         tuple(HookSettings(**values) for values in hooks),
         tuple(TemplateSettings(**values) for values in templates),
+        tuple(CheckSettings(**values) for values in checks),
         sections.LogSettings(**log),
     )
 
@@ -181,7 +185,8 @@ def _store(reader: ConfigFile, text: str) -> str:
 def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
     _check_networks(reader, "host", host)
     _check_servers(reader, host)
-    address = reader.parsed("[host] address", parse_address, host["address"]) if "address" in host else None
+    address = host.get("address", sections.AUTO_ADDRESS)
+    address = None if address == sections.AUTO_ADDRESS else reader.parsed("[host] address", parse_address, address)
     if update := host.get("update"):
         endpoint = reader.parsed("[host] update", parse_listen, update)
         if endpoint is not None and address is not None and endpoint[0] not in (address, *WILDCARDS.values()):
@@ -189,6 +194,9 @@ def _check_host(reader: ConfigFile, host: dict[str, Any]) -> None:
                 f"[host] update: servers would connect to {address}, not to {endpoint[0]}; "
                 "listen on the same address, or on 0.0.0.0 or [::]"
             )
+        is_auto = host.get("address", sections.AUTO_ADDRESS) == sections.AUTO_ADDRESS
+        if is_auto and endpoint is not None and endpoint[0] not in WILDCARDS.values():
+            reader.problems.append("[host] update: with address = auto listen on 0.0.0.0 or [::]")
     elif update == "" and host.get("session") == "short":
         reader.problems.append("[host] session = short needs update: servers must be able to connect to this host")
     services = [reader.parsed("[host] services", parse_service_id, text) for text in host.get("services", ())]

@@ -19,6 +19,7 @@ from compass.daemons.config.bounds import (
 )
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
+from compass.model.limits import STORE_WAIT_SECONDS_MAX as STORE_WAIT_SECONDS_MAX
 from compass.model.names import SERVER_PORT
 from compass.server.commit.log_trimmer import LogBounds
 from compass.server.sessions.rate_limit import (
@@ -34,8 +35,7 @@ KEEP_MAX = 1_000_000_000
 """More log entries than a disk has room for are a slip of the hand."""
 STORE_WAIT_SECONDS_MIN = 0.1
 """A shorter wait would refuse what a busy disk accepts a moment later."""
-STORE_WAIT_SECONDS_MAX = 20.0
-"""A client gives up after 30 s (opengnsp.md, "Timers") and must receive the refusal before."""
+
 WORKERS_MAX = 64
 """Each worker keeps the whole catalogue in memory and follows the others' log: more than a machine has cores are a
 slip."""
@@ -45,6 +45,8 @@ REFRESH_SECONDS_MAX = 86_400.0
 """A host that polls less often than daily has no use for a name service."""
 
 API_PORT = 4866
+AUTO_ADDRESS = "auto"
+"""Value of `address` for the address that this machine has now."""
 NOT_SHARED = "none"
 """Value in place of a directory: the view is not shared."""
 DNS_PORT = 4853
@@ -52,6 +54,9 @@ DNS_PORT = 4853
 TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: during it they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
+ADDRESSES_MAX = 4000
+"""Greatest limit of address records: about as many A records as fit into an answer over TCP, so more has no effect."""
+AddressesMax = Annotated[int, Meta(ge=0, le=ADDRESSES_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
 StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
@@ -230,10 +235,10 @@ class HostSettings(msgspec.Struct, frozen=True):
         str,
         about(
             "Address of this host: listeners are registered with it unless they name another, and servers "
-            "connect to it for `update`.",
-            "192.0.2.10",
+            "connect to it for `update`. auto: the address from which this machine reaches its servers, also when it "
+            "changes (DHCP, another network): registrations without an address of their own follow it."
         ),
-    ]
+    ] = AUTO_ADDRESS
     prefer: Annotated[
         Literal["first", "any"],
         about(
@@ -330,6 +335,14 @@ class DnsSettings(msgspec.Struct, frozen=True):
     ttl: Annotated[
         TtlSeconds,
         about("Seconds that resolvers may keep an answer. With 0 a change is effective for the next lookup."),
+    ] = 0
+    addresses_max: Annotated[
+        AddressesMax,
+        about(
+            "Most A records, and most AAAA records, in one answer; 0: as many as fit. For resolvers and programs that "
+            "ask over UDP only (musl behind dnsmasq): 20 fit into 512 octets. The same listeners are in each answer "
+            "while nothing changes."
+        ),
     ] = 0
 
 

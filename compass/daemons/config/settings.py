@@ -13,6 +13,7 @@ import msgspec
 
 from compass.agent.hooks.hook import HookSettings
 from compass.agent.hooks.template import TemplateSettings
+from compass.agent.registration.own_checks import CheckSettings
 from compass.daemons.config import sections
 from compass.daemons.config.alerts import AlertSettings
 from compass.daemons.config.fields import described
@@ -46,6 +47,8 @@ class HostConfig(msgspec.Struct, frozen=True):
     """Each [[host.hook]]."""
     templates: tuple[TemplateSettings, ...] = ()
     """Each [[host.template]]."""
+    checks: tuple[CheckSettings, ...] = ()
+    """Each [[host.check]]."""
     log: sections.LogSettings = sections.LogSettings()
 
 
@@ -71,7 +74,7 @@ def repeated_of(kind: type[ServerConfig | HostConfig]) -> dict[str, type[Any]]:
     """Return the sections that a file may repeat, by name, with the class of their keys."""
     if kind is ServerConfig:
         return {"server.alert": AlertSettings}
-    return {"host.hook": HookSettings, "host.template": TemplateSettings}
+    return {"host.hook": HookSettings, "host.template": TemplateSettings, "host.check": CheckSettings}
 
 
 def example(kind: type[ServerConfig | HostConfig]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from twisted.internet import tcp, unix
 from twisted.logger import Logger
 
-from compass.daemons.net.minute_log import MinuteLog
+from compass.daemons.process.minute_log import MinuteLog
 
 FILES_RESERVED = 32
 """Descriptors that no connection uses: the store, its log, caches that are replaced, pipes of commands, and a probe."""

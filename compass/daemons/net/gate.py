@@ -16,16 +16,15 @@ from twisted.python.failure import Failure
 
 from compass.daemons.net.connection_table import Connection, ConnectionTable
 from compass.daemons.net.handshake_queue import HandshakeQueue
-from compass.daemons.net.minute_log import MinuteLog
 from compass.daemons.net.proxy_protocol import Balancers, InvalidHeader, read_header
 from compass.daemons.net.transport import TlsFactory
+from compass.daemons.process.minute_log import MinuteLog
 from compass.model.interfaces import Clock, Timer
+from compass.model.limits import TURN_SECONDS as TURN_SECONDS
 
 BEGIN_SECONDS = 5.0
 """Seconds from a connection to the beginning of its TLS handshake, which a client sends at once: two packets may be
 lost."""
-TURN_SECONDS = 15.0
-"""Seconds for which a peer that has begun waits for its turn: 10,000 hosts that come at once have all had theirs."""
 HANDSHAKE_OCTET = 0x16
 """First octet of a TLS connection: a handshake record (RFC 8446 section 5.1)."""
 

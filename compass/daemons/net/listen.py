@@ -149,7 +149,7 @@ async def listen_dns(
 
     Raises CannotListenError.
     """
-    server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl), reactor, answers)
+    server = DnsServer(Zone(source, settings.zone, nameserver, settings.ttl, settings.addresses_max), reactor, answers)
     address, port = parse_listen(settings.listen)
     ports.append(await listen(reactor, address, port, guard(server.factory())))
     datagrams = DatagramPort(port, server.datagrams(), address, DATAGRAM_OCTETS_MAX, reactor)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
 from cryptography import x509
+from OpenSSL import SSL
 from twisted.internet import tcp
 from twisted.internet.interfaces import IHandshakeListener, ITransport
 from twisted.internet.protocol import Protocol as TwistedProtocol
@@ -23,6 +24,7 @@ from zope.interface import implementer
 from compass.daemons.net.descriptors import CarefulPort
 from compass.model.interfaces import Timer
 from compass.pki.tls_contexts import CertificateEnds, CertificateExpired
+from compass.pki.tls_errors import TlsFailed, alert_of, explain_alert, explain_error
 
 KEEPALIVE_IDLE_SECONDS = range(8, 18)
 """Times of silence after which the kernel probes a session. This needs no message of compass; 10,000 silent sessions
@@ -117,6 +119,10 @@ class TlsConnection(TLSMemoryBIOProtocol):
 
     peer_certificate: x509.Certificate | None = None
     """Certificate of the peer, once the handshake is complete; None: it has shown none."""
+    peer_certificate_end: float | None = None
+    """UNIX time at which the first certificate of the peer's chain ends; None: the peer has shown none."""
+    peer_refusal = ""
+    """Reason for which this end refuses a certificate of the peer."""
     _place: Admission | None = None
     _client: Any = None
     """Address of the peer, if a balancer has connected for it."""
@@ -163,7 +169,19 @@ class TlsConnection(TLSMemoryBIOProtocol):
             self._expiry.cancel()
         if self._place is not None:
             self._place.closed(complete=self._is_complete)
+        if self.wrappedProtocol is not None:
+            self.wrappedProtocol = cast(Any, _Ending(self.wrappedProtocol, self))
         super().connectionLost(reason)
+
+    def explain(self, reason: Failure) -> Failure:
+        """Return the reason of an end in words if it is an error of TLS; it is unchanged otherwise."""
+        error = reason.value
+        if not isinstance(error, SSL.Error) or not error.args:
+            return reason
+        alert = alert_of(error)
+        if alert:
+            return Failure(TlsFailed(cast(Any, self.factory).own.refused(alert)))
+        return Failure(TlsFailed(self.peer_refusal or explain_error(error)))
 
     def peer_finished(self) -> bool:
         """Return whether the peer has completed the handshake."""
@@ -179,16 +197,18 @@ class TlsConnection(TLSMemoryBIOProtocol):
         self.peer_certificate = connection.get_peer_certificate(as_cryptography=True)
         if self.peer_certificate is not None:
             self.proven()
-            self._watch(factory.ends.end_of(connection, self.peer_certificate))
+            end = factory.ends.end_of(connection, self.peer_certificate)
+            self.peer_certificate_end = end.timestamp() if end.year > 1 else None
+            self._watch(end, self.peer_certificate)
 
-    def _watch(self, end: datetime) -> None:
+    def _watch(self, end: datetime, certificate: x509.Certificate) -> None:
         """End the connection with the certificate; now and then check the clock of the machine, which may be set."""
         clock: Any = getattr(self.transport, "reactor", None)
         left = (end - datetime.now(UTC)).total_seconds()
         if left <= 0:
-            self._end_expired(CertificateExpired(end))
+            self._end_expired(CertificateExpired(end, certificate))
         elif clock is not None:
-            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end)
+            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end, certificate)
 
     def _end_expired(self, expired: CertificateExpired) -> None:
         say_goodbye = getattr(self.wrappedProtocol, "certificate_expired", None)
@@ -196,6 +216,34 @@ class TlsConnection(TLSMemoryBIOProtocol):
             say_goodbye(str(expired))
         else:
             cast(Any, self).failVerification(Failure(expired))
+
+
+class _Ending:
+    """Stand-in for the inner protocol at the end of a connection: it puts the reason into words."""
+
+    def __init__(self, inner: Any, tls: TlsConnection) -> None:
+        self._inner = inner
+        self._tls = tls
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._inner.connectionLost(self._tls.explain(reason))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+class OwnCertificates(Protocol):
+    """Certificates of this end, which a peer may refuse."""
+
+    def refused(self, alert: str) -> str:
+        """Return what an alert of a peer says about them."""
+
+
+class _Unknown:
+    """Certificates of an end that does not watch its files."""
+
+    def refused(self, alert: str) -> str:
+        return explain_alert(alert, (), 0.0)
 
 
 @implementer(IHandshakeListener)
@@ -224,9 +272,10 @@ class TlsFactory(TLSMemoryBIOFactory):
     protocol = TlsConnection
     noisy = False
 
-    def __init__(self, context: Any, is_client: bool, factory: Any) -> None:
+    def __init__(self, context: Any, is_client: bool, factory: Any, own: OwnCertificates | None = None) -> None:
         super().__init__(context, is_client, factory)
         self.is_client = is_client
+        self.own = own or _Unknown()
         self.ends = CertificateEnds()
 
     def buildProtocol(self, addr: Any) -> Any:
@@ -240,9 +289,10 @@ class TlsFactory(TLSMemoryBIOFactory):
         return made
 
 
-def wrap_tls(context: Any, factory: Any, *, client: bool) -> Any:
+def wrap_tls(context: Any, factory: Any, *, client: bool, own: OwnCertificates | None = None) -> Any:
     """Return `factory` behind TLS. `context`: from `server_context` or `client_context` of `compass.pki.tls_contexts`.
+    `own`: certificates of this end, for the text about a refusal.
 
     Both factories are Twisted's, whose interfaces the type checker does not understand.
     """
-    return TlsFactory(context, client, factory)
+    return TlsFactory(context, client, factory, own)

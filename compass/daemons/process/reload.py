@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol
 
 from twisted.logger import Logger
 
 from compass.daemons.config.file import ConfigProblem
-from compass.pki.identity import IdentityError
+from compass.model.rules.certificates import problems_of
+from compass.pki.identity import Identity, IdentityError
 from compass.system.systemd import SdNotify, passed_variables
 
 
 class Files(Protocol):
     """Configuration and certificates of a daemon."""
 
-    def read_identity(self) -> object:
+    def read_identity(self) -> Identity:
         """Read all of them. Raises ConfigProblem or IdentityError."""
 
 
@@ -41,8 +43,11 @@ class Reload:
         """Check the files and stop the reactor for a restart; if the files are invalid, log the problems."""
         if self.wanted:
             return
+        now = datetime.now(UTC)
         try:
-            self._files.read_identity()
+            problems = problems_of(self._files.read_identity().certificates(now), now.timestamp())
+            if problems:
+                raise IdentityError(problems)
         except (ConfigProblem, IdentityError) as problem:
             why = str(problem)
             self.log.error("SIGHUP: {name} continues unchanged, its files are wrong: {why}", name=self._name, why=why)

@@ -32,7 +32,7 @@ from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
 from compass.daemons.config.reader import parse_listen
-from compass.daemons.config.sections import NOT_SHARED, HostSettings
+from compass.daemons.config.sections import AUTO_ADDRESS, NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
 from compass.daemons.config.settings import HostConfig
 from compass.daemons.net.connection_table import UPDATE, ConnectionTable
@@ -41,15 +41,15 @@ from compass.daemons.net.inherited import InheritedPorts
 from compass.daemons.net.listen import (
     PeerRoles,
     endpoint,
-    identity_of,
     listen,
     listen_dns,
     listen_local,
     listen_unix,
     networks_of,
-    own_name,
     rules_of,
 )
+from compass.daemons.net.live_identity import LiveIdentity
+from compass.daemons.net.own_listeners import check_means
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.process.own_directories import OwnDirectories
@@ -60,9 +60,10 @@ from compass.gateway.host_api.local_peers import LocalPeers
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.exposition import Metrics, Snapshot
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
-from compass.pki.identity import Identity
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
+from compass.system.machine import this_machine
+from compass.system.own_address import find_address
 from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"
@@ -70,6 +71,10 @@ CONNECT_SECONDS = 5.0
 """Time limit for connecting to a server; then the next one is tried."""
 RESOLV_CONF = "/etc/resolv.conf"
 """File with the DNS servers of the system (resolv.conf(5))."""
+WILDCARD = "0.0.0.0"
+"""Address in place of an unknown one: it is not a loopback address."""
+LOOPBACK = "127.0.0.1"
+"""Address of this host while there is no network."""
 SOCKET_MODE = 0o666
 """Mode of the socket: every program on the host may ask, as on the loopback port; changes need a credential."""
 
@@ -103,44 +108,15 @@ class HostService(Service):
         self._reactor = reactor
         self._settings = settings = config.host
         self._dns = config.dns
-        self._identity = identity = identity_of(config.tls)
-        for warning in identity.warnings:
-            self.log.warn("{warning}", warning=warning)
+        self._identity = identity = LiveIdentity(reactor, config.tls, "host")
         self._ports: list[Any] = []
         self._directories = OwnDirectories(reactor)
-        self._name = parse_host_name(own_name(identity, config.tls, "host"))
+        self._name = parse_host_name(identity.name)
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
         self._selector = ServerSelector(draw, known.candidates)
-        self._agent = Agent(
-            AgentDependencies(
-                clock=reactor,
-                now=time.time,
-                random=draw,
-                state_directory=Path(settings.state_directory),
-                host_name=self._name,
-                default_address=settings.address,
-                selector=self._selector,
-                dial=dialler(reactor, identity),
-                process_watch=ProcessWatch(reactor),
-                peer_of=PeerRoles(rules_of(config.tls)).identify,
-                update_port=parse_listen(settings.update)[1] if settings.update else 0,
-                mode=settings.session,
-                refresh_seconds=None if settings.refresh_seconds == "auto" else settings.refresh_seconds,
-                software=SOFTWARE,
-                instance=secrets.token_hex(8),
-                probe=Prober(reactor, SOFTWARE, networks_of(settings, (settings.address,))).probe,
-                zone=settings.zone,
-                services=settings.services,
-                view=_view_directory(settings),
-                reactions=reactions_of(
-                    reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
-                ),
-                trusted_users=TRUSTED_USERS,
-                connections_max=_connections_max(),
-                view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
-            )
-        )
+        self._agent = Agent(self._dependencies(config))
+        identity.recovered.append(self._agent.components.upstream.retry_now)
         self._service_names: list[SrvLookup] = []
         if known.services:
             lookup = ResolverLookup(_resolver(reactor, settings.resolver))
@@ -149,11 +125,54 @@ class HostService(Service):
                 upstream = self._agent.components.upstream
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
+    def _dependencies(self, config: HostConfig) -> AgentDependencies:
+        settings, reactor, identity = self._settings, self._reactor, self._identity
+        is_auto = settings.address == AUTO_ADDRESS
+        own = self._find_address() if is_auto else settings.address
+        prober = Prober(reactor, SOFTWARE, networks_of(settings, (own or WILDCARD,)))
+        return AgentDependencies(
+            clock=reactor,
+            now=time.time,
+            random=random.SystemRandom().random,
+            state_directory=Path(settings.state_directory),
+            host_name=self._name,
+            machine=this_machine(self._name),
+            default_address=own or LOOPBACK,
+            find_address=self._find_address if is_auto else None,
+            selector=self._selector,
+            dial=dialler(reactor, identity),
+            process_watch=ProcessWatch(reactor),
+            peer_of=PeerRoles(rules_of(config.tls)).identify,
+            update_port=parse_listen(settings.update)[1] if settings.update else 0,
+            mode=settings.session,
+            refresh_seconds=None if settings.refresh_seconds == "auto" else settings.refresh_seconds,
+            software=SOFTWARE,
+            instance=secrets.token_hex(8),
+            probe=prober.probe,
+            own_probe=prober.probe,
+            checks=check_means(reactor, SOFTWARE, config.checks),
+            zone=settings.zone,
+            services=settings.services,
+            view=_view_directory(settings),
+            reactions=reactions_of(
+                reactor, config.hooks, config.templates, Path(settings.state_directory), self._name, settings.zone
+            ),
+            trusted_users=TRUSTED_USERS,
+            connections_max=_connections_max(),
+            view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
+            certificates=lambda: identity.certificates,
+        )
+
     def startService(self) -> None:
         """Answer from the disk cache, then connect to a server; `started` fails if the daemon cannot serve."""
         super().startService()
+        self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+    def _find_address(self) -> str:
+        """Return the address from which this machine reaches its servers now; empty: there is no network."""
+        return find_address(server.address for server in self._selector.servers)
 
     async def _start(self, settings: HostSettings) -> None:
         await self._directories.lock(Path(settings.state_directory), "state_directory")
@@ -174,7 +193,7 @@ class HostService(Service):
             check = LocalPeers(AgentCheck(view, self._reactor), self._port_users(AGENT_CONNECTIONS_MAX))
             self._ports.append(listen_local(self._reactor, *parse_listen(settings.agent), check))
         if settings.update:
-            tls = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False)
+            tls = wrap_tls(server_context(self._identity), upstream.update_factory(), client=False, own=self._identity)
             table = ConnectionTable(self._reactor, UPDATE, lambda origin: None)
             factory = Gate(self._reactor, tls, table, Balancers(()))
             self._ports.append(await listen(self._reactor, *parse_listen(settings.update), factory))
@@ -185,6 +204,8 @@ class HostService(Service):
             )
         if (shared := _view_directory(settings)) is not None:
             await self._directories.lock(shared, "view")
+        for warning in agent.api.status().warnings:
+            self.log.warn("{warning}", warning=warning)
         agent.start()
         for name in self._service_names:
             name.start()
@@ -201,7 +222,8 @@ class HostService(Service):
 
     def _hear_announcements(self, group: str, port: int) -> Any:
         """Listen on the group's own address: datagrams that were sent to this host alone are not announcements."""
-        interface = "" if ":" in self._settings.address else self._settings.address
+        address = self._agent.components.address.current
+        interface = "" if ":" in address else address
         upstream = self._agent.components.upstream
         listening = AnnouncementListener(self._reactor, self._selector, group, interface, upstream)
         try:
@@ -213,6 +235,7 @@ class HostService(Service):
         """Disconnect from the server; all registrations of this host stay."""
         super().stopService()
         self.started.cancel()
+        self._identity.stop()
         for name in self._service_names:
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
@@ -221,7 +244,7 @@ class HostService(Service):
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 
-def dialler(reactor: Any, identity: Identity) -> Dial:
+def dialler(reactor: Any, identity: LiveIdentity) -> Dial:
     """Return a function that makes the endpoint of a server's address."""
 
     def dial(address: ServerAddress) -> IStreamClientEndpoint:
@@ -235,7 +258,7 @@ def dialler(reactor: Any, identity: Identity) -> Dial:
 class _TlsEndpoint:
     """Endpoint of a server whose certificate must contain the name of the address."""
 
-    def __init__(self, reactor: Any, identity: Identity, address: ServerAddress) -> None:
+    def __init__(self, reactor: Any, identity: LiveIdentity, address: ServerAddress) -> None:
         self._reactor = reactor
         self._identity = identity
         self._server = address
@@ -243,12 +266,12 @@ class _TlsEndpoint:
     def connect(self, factory: Any) -> Deferred[Any]:
         server = self._server
         try:
-            context = client_context(self._identity, server.name)
+            context = client_context(self._identity.current(), server.name)
         except ValueError as error:
             # An announcement of an unknown sender may contain a name that no certificate can prove.
             return fail(error)
         where = endpoint(self._reactor, server.address, server.port, CONNECT_SECONDS)
-        connected: Deferred[Any] = where.connect(wrap_tls(context, factory, client=True))
+        connected: Deferred[Any] = where.connect(wrap_tls(context, factory, client=True, own=self._identity))
         return connected.addCallback(lambda tls: tls.wrappedProtocol)
 
 

@@ -26,13 +26,12 @@ from compass.daemons.net.gate import Gate
 from compass.daemons.net.listen import (
     PeerRoles,
     endpoint,
-    identity_of,
     listen,
     listen_dns,
     networks_of,
-    own_name,
     rules_of,
 )
+from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import TlsFactory, wrap_tls
 from compass.daemons.process import gc
@@ -45,7 +44,6 @@ from compass.model.names import format_endpoint, parse_group
 from compass.model.rules.networks import ProbeNetworks
 from compass.model.selection.selector import Selector
 from compass.pki.authority import names_of
-from compass.pki.identity import Identity
 from compass.pki.tls_contexts import addresses_of, client_context, https_context, server_context
 from compass.server.cluster.announcer import Announcer
 from compass.server.commit.log_trimmer import LogBounds
@@ -77,11 +75,9 @@ class ServerService(Service):
         """
         self._reactor = reactor
         self._config = config
-        self._identity = identity_of(config.tls)
         self._worker = worker
-        for warning in () if worker else self._identity.warnings:
-            self.log.warn("{warning}", warning=warning)
-        self._name = own_name(self._identity, config.tls, "server")
+        self._identity = identity = LiveIdentity(reactor, config.tls, "server", logs=worker <= 1)
+        self._name = identity.name
         self._peers: routes.PeerIdentifier = PeerRoles(rules_of(config.tls))
         self._networks = networks_of(config.server, (parse_listen(text)[0] for text in config.server.listen))
         self._database = DatabaseThread(reactor)
@@ -119,6 +115,8 @@ class ServerService(Service):
                 Rate(settings.host_changes_per_second, settings.host_changes_burst),
             ),
             store_wait_seconds=settings.store_wait_seconds,
+            certificates=lambda: self._identity.certificates,
+            reports_certificates=self._worker <= 1,
         )
 
     def startService(self) -> None:
@@ -128,6 +126,7 @@ class ServerService(Service):
         """
         super().startService()
         gc.raise_threshold()
+        self._identity.start()
         self._database.start()
         self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
@@ -172,7 +171,7 @@ class ServerService(Service):
         return self._server.https.metrics()
 
     async def _listen(self, server: Server) -> None:
-        tls = wrap_tls(server_context(self._identity), server, client=False)
+        tls = wrap_tls(server_context(self._identity), server, client=False, own=self._identity)
         factory = self._gate(tls, connection_table.OPENGNSP, server)
         for text in self._config.server.listen:
             address, port = parse_listen(text)
@@ -201,9 +200,9 @@ class ServerService(Service):
             console.routes(),
             metrics=self._metrics,
             metrics_are_open=is_open,
-            names=(*names_of(self._identity.certificate), self._name, self._config.server.name, *https.names),
+            names=(*names_of(self._identity.identity.certificate), self._name, self._config.server.name, *https.names),
         )
-        tls = wrap_tls(https_context(self._identity), api, client=False)
+        tls = wrap_tls(https_context(self._identity), api, client=False, own=self._identity)
         factory = self._gate(tls, connection_table.HTTPS, server, self._metrics.gateways.http_connections)
         for host, port in endpoints:
             self._ports.append(await listen(self._reactor, host, port, factory))
@@ -228,6 +227,7 @@ class ServerService(Service):
         """Send a goodbye to each session, wait for the last commit, and close the store."""
         super().stopService()
         self.started.cancel()
+        self._identity.stop()
         if self._server is not None:
             self._server.stop()
         if self._wakeups is not None:
@@ -269,7 +269,7 @@ class DialDenied(Exception):
 
 
 def connector(
-    reactor: Any, identity: Identity, networks: ProbeNetworks
+    reactor: Any, identity: LiveIdentity, networks: ProbeNetworks
 ) -> Callable[[str, str, int, Callable[[], Session]], Deferred[Session]]:
     """Return a function that connects to a host's Update listener, whose certificate must contain the host's name."""
 
@@ -277,7 +277,8 @@ def connector(
         denied = networks.refusal(address)
         if denied:
             return fail(DialDenied(denied))
-        factory = wrap_tls(client_context(identity, host), protocol.Factory.forProtocol(make), client=True)
+        context = client_context(identity.current(), host)
+        factory = wrap_tls(context, protocol.Factory.forProtocol(make), client=True, own=identity)
         connected: Deferred[Any] = endpoint(reactor, address, port, DIAL_SECONDS).connect(factory)
         return connected.addCallback(lambda wrapped: wrapped.wrappedProtocol)
 

@@ -55,10 +55,7 @@ class WorkersService(Service):
 
     def __init__(self, reactor: Any, config: ServerConfig, verbose: bool = False) -> None:
         """Read the certificates, as each worker will. Raises IdentityError before anything is opened."""
-        identity = identity_of(config.tls)
-        own_name(identity, config.tls, "server")
-        for warning in identity.warnings:
-            self.log.warn("{warning}", warning=warning)
+        own_name(identity_of(config.tls), config.tls, "server")
         self._reactor = reactor
         self._config = config
         self._reserved: list[PortReservation] = []

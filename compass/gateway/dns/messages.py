@@ -8,7 +8,7 @@ the ends of the other records are decoded.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -68,6 +68,9 @@ class Answer(msgspec.Struct):
 
     rcode: int = dns.OK
     records: Sequence[bytes] = ()
+    ranks: Callable[[], Sequence[int]] | None = None
+    """Function that returns the rank of each record: if not all fit, those with the lowest ranks are in the message.
+    None: the first ones."""
     additional: Sequence[tuple[int, int, bytes]] = ()
     """Address records whose owner another record names: that record's index in `records`, the offset of the name in it,
     and the rest of the address record."""
@@ -157,33 +160,52 @@ def write(query: Query, answer: Answer, limit: int) -> bytes:
     """Return the message of an answer without its first two octets, the id, which the caller copies from the query.
 
     Records beyond `limit` octets are left out: additional records silently, answers with the flag TC, after which the
-    client asks again over TCP. No record is cut.
+    client asks again over TCP. Over TCP the flag is never set: there is nowhere left to ask, and resolvers drop such an
+    answer. No record is cut.
     """
     opt = _opt(query, answer) if query.edns else b""
     room = limit - HEADER_OCTETS - len(query.question) - len(opt)
     flags = _QR | query.flags | (_AA if answer.is_authoritative else 0) | (answer.rcode & 0xF)
+    chosen, room = _fitting(answer, room)
+    if len(chosen) < len(answer.records) and limit < TCP_OCTETS_MAX:
+        flags |= _TC
     records: list[bytes] = []
-    places: list[int] = []
+    places: dict[int, int] = {}
     at = HEADER_OCTETS + len(query.question)
-    for record in answer.records:
-        if (room := room - 2 - len(record)) < 0:
-            flags |= _TC
-            break
+    for index in chosen:
+        record = answer.records[index]
         records += (_QUESTION_AT, record)
-        places.append(at + 2)
+        places[index] = at + 2
         at += 2 + len(record)
-    answered, authorities, added = len(places), 0, 0
+    answered, authorities, added = len(chosen), 0, 0
     if answer.authority and room >= 2 + len(answer.authority):
         records += ((_POINTER | HEADER_OCTETS + answer.zone_at).to_bytes(2, "big"), answer.authority)
         room, authorities = room - 2 - len(answer.authority), 1
     for place, offset, record in answer.additional:
         # A pointer has 14 bits (RFC 1035 section 4.1.4); a client can ask for addresses beyond its reach.
-        if flags & _TC or place >= answered or places[place] + offset >= 0x4000 or room < 2 + len(record):
+        if flags & _TC or room < 2 + len(record):
             break
+        if place not in places or places[place] + offset >= 0x4000:
+            continue
         records += ((_POINTER | places[place] + offset).to_bytes(2, "big"), record)
         room, added = room - 2 - len(record), added + 1
     counts = (1 if query.question else 0, answered, authorities, added + (1 if opt else 0))
     return struct.pack("!5H", flags, *counts) + query.question + b"".join(records) + opt
+
+
+def _fitting(answer: Answer, room: int) -> tuple[Sequence[int], int]:
+    """Return the indices of the records that fit, in the answer's order, and the octets that are left."""
+    sizes = [2 + len(record) for record in answer.records]
+    if (left := room - sum(sizes)) >= 0:
+        return range(len(sizes)), left
+    ranks = answer.ranks() if answer.ranks is not None else range(len(sizes))
+    chosen: list[int] = []
+    for index in sorted(range(len(sizes)), key=ranks.__getitem__):
+        # A smaller record may fit after one that does not.
+        if sizes[index] <= room:
+            room -= sizes[index]
+            chosen.append(index)
+    return sorted(chosen), room
 
 
 def _opt(query: Query, answer: Answer) -> bytes:

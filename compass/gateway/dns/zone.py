@@ -4,7 +4,9 @@
     openuss.gns.                         A, AAAA, SRV, TXT    any service of the category
     chinaserver.openuss.gns.             A, AAAA, SRV, TXT    the service; its backup if no listener is left
     _chinaserver._tcp.openuss.gns.       SRV                  the same (RFC 2782)
+    _chinaserver._udp.openuss.gns.       SRV                  those of its listeners with the metadata protocol=udp
     192-0-2-17.chinaserver.openuss.gns.  A or AAAA            one address of the service: the target of SRV records
+    17.2.0.192.in-addr.arpa.             PTR                  that name, for each service with a listener there
 
 "Not loaded yet" is SERVFAIL, "no such name" NXDOMAIN, "none registered" an answer without records (P5).
 """
@@ -21,10 +23,11 @@ from twisted.names import dns
 
 from compass.gateway.dns.messages import NOT_READY, OTHER_ERROR, Answer, Query, record
 from compass.gateway.dns.rcodes import rcode_of
+from compass.gateway.dns.reverse import ReverseIndex
 from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.names import format_endpoint, parse_host_name
-from compass.model.rows import Listener
-from compass.model.selection.policies import SelectionRule, preference
+from compass.model.rows import Listener, ListenerKey
+from compass.model.selection.policies import Location, SelectionRule, preference, subset_ranks
 from compass.model.selection.selector import Selector, candidates, rule_of
 
 STRING_OCTETS_MAX = 255
@@ -33,6 +36,9 @@ KEPT_MAX = 1_000
 """Most names whose records are kept between two changes of the catalogue."""
 REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS = 60, 10, 3600
 """Timers of the SOA for secondaries; there are none, but the numbers must make sense."""
+PROTOCOL_KEY = "protocol"
+"""Key of the metadata that names the transport of a listener which is not TCP."""
+_UDP = f"{PROTOCOL_KEY}=udp"
 _ADDRESSES = {dns.A: 4, dns.AAAA: 6}
 _POOL_TYPES = (dns.SRV, dns.A, dns.AAAA, dns.TXT)
 _ANY_OF = 255
@@ -60,24 +66,35 @@ class _Pool(msgspec.Struct):
     kind: int
     rule: SelectionRule
     found: list[Listener]
-    records: dict[tuple[str, str, int], bytes]
+    records: dict[ListenerKey, bytes]
+    ranks: dict[ListenerKey, int] = {}
+    """Ranks of the candidates for an answer without room for all; made when the first one is."""
+
+    def ranks_of(self, order: Sequence[Listener], place: Location) -> Sequence[int]:
+        """Return the ranks of the candidates in an order."""
+        if not self.ranks:
+            self.ranks = subset_ranks(self.found, self.rule, place)
+        return [self.ranks[peer.service, peer.address, peer.port] for peer in order]
 
     def retire(self) -> None:
         """Mark the pool as outdated and release its data: kept queries may still refer to the pool."""
-        self.sight, self.found, self.records = None, [], {}
+        self.sight, self.found, self.records, self.ranks = None, [], {}, {}
 
 
 class Zone:
     """Zone below one name, answered from the catalogue of `source`."""
 
-    def __init__(self, source: DnsSource, name: str, nameserver: str, ttl: int = 0) -> None:
-        """`nameserver`: this machine's own name, for SOA and NS. `ttl`: seconds that resolvers may keep an answer."""
+    def __init__(self, source: DnsSource, name: str, nameserver: str, ttl: int = 0, addresses_max: int = 0) -> None:
+        """`nameserver`: this machine's own name, for SOA and NS. `ttl`: seconds that resolvers may keep an answer.
+        `addresses_max`: most address records in an answer; 0: as many as fit."""
         self._source = source
         self._labels = tuple(label.encode() for label in parse_host_name(name).split("."))
         self._name = name
         self._nameserver = nameserver
         self._ttl = ttl
         self._sight: LookupScope | None = None
+        self._addresses_max = addresses_max
+        self._reverse = ReverseIndex()
         self._kept: dict[tuple[str, int], _Pool] = {}
 
     def answer(self, query: Query) -> Answer:
@@ -91,6 +108,9 @@ class Zone:
             return Answer(dns.EREFUSED, is_authoritative=False)
         depth = len(query.labels) - len(self._labels)
         if depth < 0 or query.labels[depth:] != self._labels:
+            known = self._names_of_address(sight, query) if sight is not None else None
+            if known is not None:
+                return known
             text = f"this server answers for {self._name} only and forwards nothing"
             return Answer(dns.EREFUSED, is_authoritative=False, error=(OTHER_ERROR, text))
         if sight is None:
@@ -118,13 +138,14 @@ class Zone:
                 return self._apex(sight, kind)
             case [name]:
                 return self._pool(sight, name, _POOL_TYPES, kind)
-            case ["_tcp", category]:
+            case ["_tcp" | "_udp", category]:
                 # Only names below have records, but this name exists (RFC 8020).
                 return self._pool(sight, category, (), kind)
             case [service, category]:
                 return self._pool(sight, f"{service}.{category}", _POOL_TYPES, kind)
-            case [service, "_tcp", category] if service.startswith("_"):
-                return self._pool(sight, f"{service[1:]}.{category}", (dns.SRV,), kind)
+            case [service, "_tcp" | "_udp" as transport, category] if service.startswith("_"):
+                wanted = _UDP if transport == "_udp" else ""
+                return self._pool(sight, f"{service[1:]}.{category}", (dns.SRV,), kind, wanted)
             case [address, service, category]:
                 return self._address(sight, address, f"{service}.{category}", kind)
         return Answer(dns.ENAME)
@@ -139,14 +160,16 @@ class Zone:
         numbers = (sight.catalogue.revision & 0xFFFFFFFF, REFRESH_SECONDS, RETRY_SECONDS, EXPIRE_SECONDS, self._ttl)
         return record(dns.Record_SOA(self._nameserver, f"hostmaster.{self._name}", *numbers), self._ttl)
 
-    def _pool(self, sight: LookupScope, name: str, types: Sequence[int], kind: int) -> _Pool | Answer:
-        """Return the candidates of a type for a service or category, or an answer without candidates."""
+    def _pool(self, sight: LookupScope, name: str, types: Sequence[int], kind: int, wanted: str = "") -> _Pool | Answer:
+        """Return the candidates of a type for a service or category, or an answer without candidates. `wanted`: an
+        entry of the metadata that they must have."""
         if sight is not self._sight or len(self._kept) >= KEPT_MAX:
             for old in self._kept.values():
                 old.retire()
             self._kept.clear()
             self._sight = sight
-        pool = self._kept.get((name, kind)) if kind in types else None
+        kept_as = f"{name} {wanted}" if wanted else name
+        pool = self._kept.get((kept_as, kind)) if kind in types else None
         if pool is not None:
             return pool
         problem = sight.problem(name)
@@ -154,7 +177,7 @@ class Zone:
             return Answer(rcode_of(problem.code), error=(OTHER_ERROR, problem.message))
         if kind == _ANY_OF:
             # An answer to ANY needs only one of the existing types (RFC 8482).
-            each = (self._pool(sight, name, types, one) for one in types)
+            each = (self._pool(sight, name, types, one, wanted) for one in types)
             return next((pool for pool in each if isinstance(pool, _Pool) and pool.found), Answer())
         if kind not in types:
             return Answer()
@@ -163,8 +186,11 @@ class Zone:
         if family is not None:
             # Turns are counted for each type: a program asks for A and AAAA at once and uses one of the answers.
             found = [peer for peer in found if (":" in peer.address) == (family == 6)]
-        key = f"{name} {dns.QUERY_TYPES[kind]}"
-        self._kept[name, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {})
+        if wanted:
+            label, _, value = wanted.partition("=")
+            found = [peer for peer in found if peer.metadata.get(label) == value]
+        key = f"{kept_as} {dns.QUERY_TYPES[kind]}"
+        self._kept[kept_as, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {})
         return pool
 
     def _given(self, pool: _Pool) -> Answer:
@@ -173,9 +199,14 @@ class Zone:
         if pool.kind == dns.SRV:
             return self._services(order, pool)
         make = self._text if pool.kind == dns.TXT else _address_record
-        records = [self._kept_record(pool, peer, make) for peer in order]
         # Two ports at one address are two listeners and one address record.
-        return Answer(records=list(dict.fromkeys(records)))
+        first = {self._kept_record(pool, peer, make): peer for peer in reversed(order)}
+        peers = [peer for peer in order if first[self._kept_record(pool, peer, make)] is peer]
+        if pool.kind in _ADDRESSES and 0 < self._addresses_max < len(peers):
+            ranks = sorted(zip(pool.ranks_of(peers, self._source.pools.place), range(len(peers)), strict=True))
+            peers = [peers[at] for at in sorted(at for _, at in ranks[: self._addresses_max])]
+        records = [self._kept_record(pool, peer, make) for peer in peers]
+        return Answer(records=records, ranks=lambda: pool.ranks_of(peers, self._source.pools.place))
 
     def _kept_record(self, pool: _Pool, peer: Listener, make: Callable[[Listener, int], bytes]) -> bytes:
         key = (peer.service, peer.address, peer.port)
@@ -193,6 +224,7 @@ class Zone:
             first.setdefault((peer.service, peer.address), place)
         return Answer(
             records=records,
+            ranks=lambda: pool.ranks_of(order, self._source.pools.place),
             additional=[(at, _SRV_TARGET_AT, _address_record(order[at], self._ttl)) for at in first.values()],
         )
 
@@ -206,6 +238,21 @@ class Zone:
         pairs += sorted(peer.metadata.items())
         strings = [piece for key, value in pairs for piece in _strings(f"{key}={value}")]
         return record(dns.Record_TXT(*strings), ttl)
+
+    def _names_of_address(self, sight: LookupScope, query: Query) -> Answer | None:
+        """Return the answer for the reverse name of a listener's address; None: no such address is known, and the
+        resolver that asks has other sources."""
+        found = self._reverse.services(sight.catalogue, query.labels)
+        if found is None:
+            return None
+        address, services = found
+        visible = [service for service in services if sight.problem(service) is None]
+        if services and not visible:
+            return None
+        if query.type not in (dns.PTR, _ANY_OF):
+            return Answer()
+        targets = (f"{label_of(address)}.{service}.{self._name}" for service in visible)
+        return Answer(records=[record(dns.Record_PTR(target), self._ttl) for target in targets])
 
     def _address(self, sight: LookupScope, label: str, service: str, kind: int) -> Answer:
         """Return the address that a label spells, if the service has a listener there, whatever its state."""

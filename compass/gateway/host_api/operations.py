@@ -12,7 +12,9 @@ from compass.gateway.http.openapi import EVENTS, Operation, document
 from compass.gateway.http.prometheus_sd import PROMETHEUS
 from compass.gateway.http.sse import Revision
 from compass.model.host_api import (
+    PROCESSES_HEADER,
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalLoad,
@@ -70,9 +72,14 @@ RESOLVE = Operation(
     asks=NameAsked,
     answers=Resolved,
 )
-REGISTER = _outcome("/v1/register", LocalRegister, "Register a listener (function 2.1).")
+REGISTER = msgspec.structs.replace(
+    _outcome("/v1/register", LocalRegister, "Register a listener (function 2.1)."), headers=(PROCESSES_HEADER,)
+)
 DEREGISTER = _outcome("/v1/deregister", LocalDeregister, "Deregister a listener (function 2.2).")
 LOAD = _outcome("/v1/load", LocalLoad, "Report the load of a listener of this host, for the pool policies that use it.")
+CHECK = _outcome(
+    "/v1/check", LocalCheckResult, "Report the result of a check that a program makes of its own listener."
+)
 DRAIN = _outcome(
     "/v1/drain", LocalDrain, "Set whether a listener of this host accepts new users; this needs a reachable server."
 )
@@ -88,7 +95,7 @@ WATCH = Operation(
 STATUS = Operation(method="GET", path="/v1/status", summary="Figures of the daemon.", answers=HostStatus)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.")
 
-CHANGES = (REGISTER, DEREGISTER, LOAD, DRAIN, REPORT)
+CHANGES = (REGISTER, DEREGISTER, LOAD, CHECK, DRAIN, REPORT)
 OPERATIONS = (DEPENDENCIES, RESOLVE, *CHANGES, WATCH, PROMETHEUS, STATUS, HEALTH, READY, METRICS, OPENAPI)
 _ABOUT = "For programs on the host: the loopback and a Unix socket. A refusal has a code, and a text with advice."
 

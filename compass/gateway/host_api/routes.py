@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -18,6 +19,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request, Site
 
 from compass.gateway.host_api import operations
+from compass.gateway.host_api.callers import when_caller_ends, with_local_process
 from compass.gateway.host_api.local_peers import user_of
 from compass.gateway.host_api.operations import NameAsked, ServiceAsked, WatchAsked
 from compass.gateway.http import channel, health, same_origin, server
@@ -29,7 +31,10 @@ from compass.gateway.http.request import set_headers
 from compass.gateway.http.sse import EventStream, resumes_at
 from compass.gateway.metrics.exposition import Metrics
 from compass.model.host_api import (
+    WORST_FIRST,
+    Condition,
     HostStatus,
+    LocalCheckResult,
     LocalDeregister,
     LocalDrain,
     LocalEvent,
@@ -63,6 +68,9 @@ class HostApi(Protocol):
 
     def report_load(self, request: LocalLoad, user: int) -> Deferred[Outcome | Refusal]:
         """Report the load of a listener of this host."""
+
+    def report_check(self, request: LocalCheckResult, user: int) -> Deferred[Outcome | Refusal]:
+        """Record the result of a check that a program makes of its own listener."""
 
     def drain(self, request: LocalDrain, user: int) -> Deferred[Outcome | Refusal]:
         """Set whether a listener of this host accepts new users."""
@@ -103,8 +111,9 @@ class HostHttp:
             (operations.RESOLVE, self._resolve),
             (PROMETHEUS, self._prometheus),
             (operations.REGISTER, self._register),
-            (operations.DEREGISTER, _outcome_of(self._api.deregister)),
+            (operations.DEREGISTER, self._deregister),
             (operations.LOAD, _outcome_of(self._api.report_load)),
+            (operations.CHECK, _outcome_of(self._api.report_check)),
             (operations.DRAIN, _outcome_of(self._api.drain)),
             (operations.REPORT, _outcome_of(self._api.report)),
             (operations.WATCH, self._watch),
@@ -130,7 +139,9 @@ class HostHttp:
         # A host with short sessions has none most of the time, which is no problem.
         status_now = self._api.status()
         reached = status_now.session == "open" or (status_now.loaded and not status_now.problem)
-        return Health(status, "available" if reached else "away")
+        found = {one.condition for one in status_now.certificates}
+        condition: Condition = next((worst for worst in WORST_FIRST if worst in found), "valid")
+        return Health(status, "available" if reached else "away", condition)
 
     def _ready(self, request: Request, _: None) -> bytes:
         if not self._api.status().loaded:
@@ -150,8 +161,17 @@ class HostHttp:
         )
 
     def _register(self, request: Request, asked: LocalRegister) -> Any:
-        registered = self._api.register(asked, user_of(request))
+        wanted = with_local_process(request, asked)
+        if isinstance(wanted, Refusal):
+            return server.answer(request, wanted)
+        registered = self._api.register(wanted, user_of(request))
         return self._hold(request, registered) if asked.hold else _outcome(request, registered)
+
+    def _deregister(self, request: Request, asked: LocalDeregister) -> Any:
+        wanted = with_local_process(request, asked)
+        if isinstance(wanted, Refusal):
+            return server.answer(request, wanted)
+        return _outcome(request, self._api.deregister(wanted, user_of(request)))
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
         """Answer and keep the response open: the registration ends with the connection."""
@@ -164,6 +184,8 @@ class HostHttp:
                 self._api.released(outcome)
 
         request.notifyFinish().addBoth(connection_closed)
+        # What is held by a connection is held by every fork of its program, too; so the program itself is watched.
+        request.notifyFinish().addBoth(when_caller_ends(request, partial(_close, request)))
 
         def answered(answer: Outcome | Refusal) -> Any:
             if isinstance(answer, Refusal):
@@ -193,6 +215,11 @@ class HostHttp:
 
         watching = self._api.watch(asked.service, since, deliver, user_of(request))
         return server.ignore_cancellation(watching.addCallback(answered))
+
+
+def _close(request: Request) -> None:
+    """Close the connection of a request, which fails with that."""
+    cast(Any, request.channel).transport.abortConnection()
 
 
 def _outcome_of(ask: Callable[[Any, int], Deferred[Outcome | Refusal]]) -> server.Endpoint:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from compass.gateway.http.openapi import TEXT, Operation
+from compass.model.host_api import Condition
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     """Health of a daemon, and availability of what it depends on."""
 
     status: str
@@ -15,6 +16,9 @@ class Health(msgspec.Struct, frozen=True):
     """`available` or `away`. For a server: whether its store accepted the last write; reads and pushes continue from
     memory. For a host: whether it has a session with a server, or had one and closed it in order; lookups continue
     from memory."""
+    certificates: Condition = "valid"
+    """Worst condition of the certificates that the daemon's sessions need. `ends-soon`: within 30 days. `invalid`:
+    expired, or not valid yet by the clock of the machine; the daemon then answers from memory and continues to try."""
 
 
 HEALTH = Operation(

@@ -148,10 +148,12 @@ class _OpenApiWriter:
         return {"schema": self._schemas[repr(operation.answers)]} if operation.answers is not None else {}
 
     def _parameters(self, operation: Operation) -> list[dict[str, Any]]:
+        made: list[dict[str, Any]] = []
+        for name in operation.headers:
+            made.append({"name": name, "in": "header", "required": False, "schema": {"type": "string"}})
         if operation.asks is None or operation.method != "GET":
-            return []
+            return made
         schema = of_request(operation.asks.__name__, self._components[operation.asks.__name__], operation.asks)
-        made = []
         for place, names in (("path", operation.path_fields), ("query", operation.query_fields)):
             for name in names:
                 own = dict(schema["properties"][name])
@@ -160,8 +162,6 @@ class _OpenApiWriter:
                 made.append({"name": name, "in": place, "required": required, "schema": own})
                 if about:
                     made[-1]["description"] = about
-        for name in operation.headers:
-            made.append({"name": name, "in": "header", "required": False, "schema": {"type": "string"}})
         return made
 
 

@@ -9,6 +9,7 @@ which a relabelling rule may drop it.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -57,6 +58,23 @@ def _labels(peer: Listener) -> dict[str, str]:
         f"{_META}host": peer.host,
         f"{_META}weight": str(peer.weight),
     }
-    # The name of a label has letters, digits and underscores only (Prometheus, "Data model").
-    labels |= {f"{_META}metadata_{_NO_LABEL.sub('_', key)}": value for key, value in sorted(peer.metadata.items())}
-    return labels
+    return labels | {f"{_META}metadata_{name}": peer.metadata[key] for name, key in _label_names(peer.metadata).items()}
+
+
+def _label_names(keys: Iterable[str]) -> dict[str, str]:
+    """Return the keys of metadata by the part of a label's name that each becomes.
+
+    The name of a label has letters, digits and underscores only (Prometheus, "Data model"). Each other character is an
+    underscore. A key that has no letter or digit left then, or the same name as another key, gets its octets in
+    hexadecimal digits in addition, so that no key hides another. A key that is such a name already keeps it.
+    """
+    names = {key: _NO_LABEL.sub("_", key) for key in keys}
+    counts = Counter(names.values())
+    found: dict[str, str] = {}
+    for key, name in sorted(names.items()):
+        is_clear = name == key or (counts[name] == 1 and name.strip("_"))
+        while not is_clear:
+            name = f"{name}_{key.encode().hex()}"
+            is_clear = name not in names and name not in found
+        found[name] = key
+    return found

@@ -29,6 +29,7 @@ STATUS: dict[str, int] = {
     "busy": 503,
     "store-unavailable": 503,
     "unreachable": 503,
+    "foreign-process": 409,
 }
 """Status by refusal code. `unknown-message`, `unsupported-version` and `out-of-turn` are a server's answers to this
 daemon: the gateway is at fault, not its client."""

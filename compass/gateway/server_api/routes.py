@@ -26,6 +26,7 @@ from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
 from compass.gateway.server_api.origin_check import OriginCheck
 from compass.model.cluster import HostSessions
+from compass.model.host_api import Condition
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows
@@ -55,6 +56,10 @@ class ServerApi(Protocol):
     @property
     def store_answers(self) -> bool:
         """True if the store accepted the last write."""
+
+    @property
+    def certificates(self) -> Condition:
+        """Worst condition of the server's own certificates."""
 
     def bearer(self, token: str, origin: str) -> Principal | Refusal:
         """Return the principal of a token, or a refusal."""
@@ -192,7 +197,7 @@ class ServerHttp:
         return server.answers(request, self._api.ask_as(_who(request), asked))
 
     def _health(self, status: str) -> Health:
-        return Health(status, "available" if self._api.store_answers else "away")
+        return Health(status, "available" if self._api.store_answers else "away", self._api.certificates)
 
     def _ready(self, request: Request, _: None) -> bytes:
         if self._api.ready() is None:

@@ -14,13 +14,16 @@ LISTENER_OCTETS = 384
 a cause of the usual length."""
 ENTRY_OCTETS = 6
 """Octets of a metadata entry without key and value: their lengths."""
+CHECK_OCTETS = 512
+"""Octets of a check and its problem of the usual length. They count whether the check fails or not, so that a failure
+never makes a registration too large."""
 ALL = ""
 """Key of the sum of all listeners; the other keys are service ids and category names."""
 
 
 def octets_of(listener: Listener) -> int:
     """Return the octets that a listener counts for, whatever its state."""
-    octets = LISTENER_OCTETS + len(listener.service) + len(listener.host)
+    octets = LISTENER_OCTETS + len(listener.service) + len(listener.host) + (CHECK_OCTETS if listener.check else 0)
     return octets + metadata_octets(listener.metadata) if listener.metadata else octets
 
 
@@ -47,7 +50,7 @@ def metadata_octets(metadata: dict[str, str]) -> int:
 
 def moved(sums: Map[str, int], before: Listener | None, after: Listener | None) -> Map[str, int]:
     """Return the sums with a listener in place of one with the same key; None: there is none."""
-    if before is not None and after is not None and before.host == after.host and before.metadata == after.metadata:
+    if before is not None and after is not None and _counts_like(before, after):
         # A change of state, as nearly all are.
         return sums
     octets = 0
@@ -56,6 +59,7 @@ def moved(sums: Map[str, int], before: Listener | None, after: Listener | None) 
         if row is not None:
             octets += sign * (LISTENER_OCTETS + len(row.service) + len(row.host))
             octets += sign * metadata_octets(row.metadata) if row.metadata else 0
+            octets += sign * CHECK_OCTETS if row.check else 0
             service = row.service
     for key in (service, service.partition(".")[2], ALL) if octets else ():
         total = sums.get(key, 0) + octets
@@ -70,6 +74,10 @@ def without_service(sums: Map[str, int], service: str) -> Map[str, int]:
         left = sums[key] - octets
         sums = sums.set(key, left) if left else sums.delete(key)
     return sums
+
+
+def _counts_like(before: Listener, after: Listener) -> bool:
+    return before.host == after.host and before.metadata == after.metadata and bool(before.check) == bool(after.check)
 
 
 def _length(text: str) -> int:

@@ -113,10 +113,12 @@ class Draft:
         if id not in self.catalogue.alerts:
             self.set("alert", Alert(id, "failure", self.now, text))
 
-    def close_incident(self, id: str) -> None:
+    def close_incident(self, id: str) -> bool:
+        """Close an incident. Returns whether it was open."""
         alert = self.catalogue.alerts.get(id)
         if alert is not None:
             self.remove("alert-over", alert)
+        return alert is not None
 
     def close_alerts(self, listener: Listener) -> None:
         """Close the incidents of a listener."""

@@ -14,12 +14,8 @@ from compass.model.limits import (
     DETAIL_MAX,
     HOST_SERVICES_MAX,
     LISTENERS_PER_SERVICE_MAX,
-    METADATA_ENTRIES_MAX,
-    METADATA_KEY_MAX,
-    METADATA_VALUE_MAX,
     PURGE_AGE_SECONDS_MIN,
     PURGE_OCTETS_MAX,
-    WEIGHT_MAX,
 )
 from compass.model.names import category_of, format_endpoint, parse_address, parse_label, parse_port, parse_service_id
 from compass.model.replies import Deregistered, Done, Registered, Reported
@@ -37,10 +33,11 @@ from compass.model.requests import (
 from compass.model.rows import FAILING, IDLE, Listener, State
 from compass.model.rules.draft import Draft, refuse, unheld_id
 from compass.model.rules.failure import may_condemn
-from compass.model.rules.shares import check_metadata, check_registration
+from compass.model.rules.own_checks import FAILED, answered, apply_own_check, operation_of
+from compass.model.rules.shares import check_parameters, check_registration
 from compass.model.rules.succession import check_succession, doubt_about, state_held
 from compass.model.rules.unheld import UNHELD, is_unheld
-from compass.model.rules.validation import check_epoch, check_host, saw_it_die
+from compass.model.rules.validation import check_epoch, check_host, detail_problem, is_doubtful, saw_it_die
 from compass.model.text import escape_line
 
 
@@ -49,7 +46,7 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     service = existing_service(draft, request.service)
     _check_registrant(draft, service, request.credential)
     address, port = parse_address(request.address), parse_port(request.port)
-    _check_parameters(request)
+    check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
     epoch = _epoch_for(draft, request, old)
     if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
@@ -57,9 +54,9 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         refuse("too-large", f"{service} has {most} listeners, the most there can be; purge old ones")
     if old is not None:
         check_succession(draft, old, epoch)
-    same_instance = old is not None and epoch == old.epoch
+    same = old if old is not None and epoch == old.epoch else None
     # A host that registers its listeners again after a server's restart has no new evidence about their health.
-    state: State = state_held(draft.catalogue, old) if old is not None and same_instance else "up"
+    state: State = state_held(draft.catalogue, same) if same is not None else "up"
     warning = doubt_about(draft, old, service, address)
     row = Listener(
         service=service,
@@ -72,24 +69,34 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         weight=request.weight,
         metadata=request.metadata,
         cause="registered",
-        draining=old.draining if old is not None and same_instance else False,
+        draining=same is not None and same.draining,
         zone=parse_label(request.zone, "zone") if request.zone else "",
         load=float(request.load) or IDLE,
         degradation=float(request.degradation) or IDLE,
+        check=request.check,
+        failing=request.failing,
     )
-    if old is not None and same_instance and old.state == state:
-        row = msgspec.structs.replace(row, changed_at=old.changed_at, cause=old.cause)
-        if row == old:
-            return Registered(draft.catalogue.revision, state, changed=False, warning=warning)
+    if same is not None and same.state == state:
+        row = msgspec.structs.replace(row, changed_at=same.changed_at, cause=same.cause)
+    row = apply_own_check(row, same, draft.now)
+    if row == same:
+        return Registered(draft.catalogue.revision, row.state, changed=False, warning=warning)
     check_registration(draft.catalogue, old, row)
-    was_unheld = old is not None and is_unheld(draft.catalogue, old)
-    draft.set("register", row)
-    if state == "up" or was_unheld:
-        draft.close_alerts(row)
-        _settle_cap(draft, row)
-    registered = Registered(draft.catalogue.revision, state, warning=warning)
+    draft.set(operation_of(same, row), row)
+    _settle_alerts(draft, same, row)
+    registered = Registered(draft.catalogue.revision, row.state, warning=warning)
     _attend(draft, service)
     return registered
+
+
+def _settle_alerts(draft: Draft, same: Listener | None, row: Listener) -> None:
+    """Close the alerts of a listener that is up, and open one if its own check fails only now."""
+    was_unheld = draft.close_incident(unheld_id(row))
+    if row.state == "up" or (was_unheld and row.state == "draining"):
+        draft.close_alerts(row)
+        _settle_cap(draft, row)
+    elif row.failing and not (same is not None and same.failing):
+        draft.open_alert("failure", row, f"{_named(row)} on host {row.host}: {FAILED}{row.failing}")
 
 
 def _attend(draft: Draft, service: str) -> None:
@@ -116,6 +123,8 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
         return Deregistered(draft.catalogue.revision, "offline", changed=False)
+    if is_doubtful(draft.principal, request, old):
+        return Deregistered(draft.catalogue.revision, old.state, changed=False)
     operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
     row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
     draft.set(operation, row)
@@ -168,8 +177,8 @@ def decide_report(draft: Draft, request: Report) -> Reported:
             f"{draft.principal} may not report {service}: "
             f"none of its services depends on category {category_of(service)}",
         )
-    if len(request.detail) > DETAIL_MAX:
-        refuse("bad-value", f"detail has {len(request.detail)} characters; at most {DETAIL_MAX}")
+    if problem := detail_problem(request):
+        refuse("bad-value", problem)
     reporter = parse_service_id(request.reporter) if request.reporter else draft.principal.name
     old = existing_listener(draft, service, request.address, request.port)
     if old.state == "offline":
@@ -220,7 +229,12 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     if request.alive and unheld:
         # Another program may have its address and port by now; only its host knows.
         return Reported(draft.catalogue.revision, old.state)
-    if request.alive:
+    if request.alive and old.failing and old.state in FAILING:
+        row = answered(old, cause, draft.now)
+        if row != old:
+            draft.set("suspect", row)
+            _settle_cap(draft, row)
+    elif request.alive:
         if old.state in FAILING | {"slow"}:
             state: State = "draining" if is_draining(old) else "up"
             row = msgspec.structs.replace(old, state=state, changed_at=draft.now, cause=cause)
@@ -357,23 +371,6 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
         epoch = old.epoch + 1 if old else 1
     check_epoch(draft, epoch, old)
     return epoch
-
-
-def _check_parameters(request: Register) -> None:
-    if not 0 <= request.weight <= WEIGHT_MAX:
-        refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
-    for name, share in (("load", request.load), ("degradation", request.degradation)):
-        if not 0 <= share <= 1:
-            refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
-    if len(request.metadata) > METADATA_ENTRIES_MAX:
-        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
-    for key, value in request.metadata.items():
-        if not 1 <= len(key) <= METADATA_KEY_MAX:
-            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
-        if len(value) > METADATA_VALUE_MAX:
-            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
-    if request.metadata:
-        check_metadata(request.metadata)
 
 
 def _uses(draft: Draft, service: str) -> bool:

@@ -26,6 +26,12 @@ class ProbeDenied(str):
     __slots__ = ()
 
 
+class NoProbe(ProbeDenied):
+    """Reason for a listener of a category whose policy has no probe: nothing but reports and its own host judges it."""
+
+    __slots__ = ()
+
+
 class ProbeNetworks(msgspec.Struct, frozen=True):
     """Networks that a daemon connects to on behalf of a row."""
 

@@ -10,9 +10,20 @@ from __future__ import annotations
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import audience, needed_octets
 from compass.model.catalogue.octets import ALL, metadata_octets, octets_of
-from compass.model.limits import CATEGORY_OCTETS_MAX, METADATA_OCTETS_MAX, SERVICE_OCTETS_MAX, VIEW_OCTETS_MAX
+from compass.model.limits import (
+    CATEGORY_OCTETS_MAX,
+    METADATA_ENTRIES_MAX,
+    METADATA_KEY_MAX,
+    METADATA_OCTETS_MAX,
+    METADATA_VALUE_MAX,
+    SERVICE_OCTETS_MAX,
+    VIEW_OCTETS_MAX,
+    WEIGHT_MAX,
+)
+from compass.model.requests import Register
 from compass.model.rows import Category, Dependency, Listener, Row
 from compass.model.rules.draft import refuse
+from compass.model.rules.own_checks import check_texts
 
 _ADVICE = "shorten metadata, deregister listeners, or purge offline ones"
 
@@ -60,3 +71,23 @@ def _check_view(member: str, octets: int) -> None:
     if octets > VIEW_OCTETS_MAX:
         text = f"services of category {member} would depend on listeners of {octets} octets"
         refuse("too-large", f"{text}; at most {VIEW_OCTETS_MAX}: {_ADVICE}")
+
+
+def check_parameters(request: Register) -> None:
+    """Check the parameters of a registration. Raises Refused."""
+    if not 0 <= request.weight <= WEIGHT_MAX:
+        refuse("bad-value", f"weight {request.weight} is not between 0 and {WEIGHT_MAX}")
+    for name, share in (("load", request.load), ("degradation", request.degradation)):
+        if not 0 <= share <= 1:
+            refuse("bad-value", f"{name} {share:g} is no share: from 0 (idle) to 1 (full)")
+    if len(request.metadata) > METADATA_ENTRIES_MAX:
+        refuse("bad-value", f"metadata has {len(request.metadata)} entries; at most {METADATA_ENTRIES_MAX}")
+    for key, value in request.metadata.items():
+        if not 1 <= len(key) <= METADATA_KEY_MAX:
+            refuse("bad-value", f"metadata key {key[:80]!r} has {len(key)} characters; 1 to {METADATA_KEY_MAX}")
+        if len(value) > METADATA_VALUE_MAX:
+            refuse("bad-value", f"metadata {key!r} has {len(value)} characters; at most {METADATA_VALUE_MAX}")
+    if request.metadata:
+        check_metadata(request.metadata)
+    if request.check or request.failing:
+        check_texts(request)

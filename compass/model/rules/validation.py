@@ -11,6 +11,7 @@ from msgspec import Meta
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import (
     ALLOWED_HOSTS_MAX,
+    DETAIL_MAX,
     EPOCH_AHEAD_SECONDS_MAX,
     EPOCH_MAX,
     EPOCHS_PER_SECOND,
@@ -19,9 +20,9 @@ from compass.model.limits import (
     PROBE_PATH_MAX,
 )
 from compass.model.names import parse_address, parse_host_name, parse_label, parse_port, parse_service_id
-from compass.model.requests import Deregister
+from compass.model.requests import Deregister, Report
 from compass.model.rows import ANY_HOST, Category, Dependency, Host, Listener, Policy, Service
-from compass.model.rules.draft import Draft, Principal, refuse
+from compass.model.rules.draft import Draft, Principal, refuse, text_problem
 from compass.model.selection.policies import LOCALITIES, POLICIES
 
 Declared: TypeAlias = Category | Service | Dependency
@@ -88,8 +89,8 @@ def _check_policy(policy: Policy) -> None:
         refuse("bad-value", f"probe {policy.probe[:80]!r}: an HTTP probe is written http:/path")
     if len(path) > PROBE_PATH_MAX:
         refuse("bad-value", f"the probe's path has {len(path)} characters; at most {PROBE_PATH_MAX}")
-    if scheme not in ("tcp", "http") or (scheme == "tcp" and path):
-        refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path")
+    if scheme not in ("none", "tcp", "http") or (scheme != "http" and policy.probe != scheme):
+        refuse("bad-value", f"probe {policy.probe[:80]!r} is neither tcp nor http:/path nor none")
     for name, schema in _RANGES.items():
         value, is_open = getattr(policy, name), "exclusiveMinimum" in schema
         least, most = schema.get("minimum", 0), schema["maximum"]
@@ -172,6 +173,17 @@ def check_host(draft: Draft, service: str, action: str) -> None:
         )
 
 
+def is_doubtful(principal: Principal, request: Deregister, old: Listener) -> bool:
+    """Return whether a host reports a death that it cannot have observed: a probe decides, not the report.
+
+    The host says so itself, or the instance is one of another host: its journal is a copy of that host's. A listener
+    that is down already has been probed.
+    """
+    if not request.died or principal.role != "host" or old.state in ("down", "offline"):
+        return False
+    return request.unverified or (request.epoch == old.epoch and old.host != principal.name)
+
+
 def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request: Deregister) -> bool:
     """Return whether the request comes from the host that registered this instance and reports its death.
 
@@ -181,3 +193,10 @@ def saw_it_die(catalogue: Catalogue, principal: Principal, service: str, request
         return False
     old = catalogue.listener(service, parse_address(request.address), parse_port(request.port))
     return old is not None and old.host == principal.name and old.epoch == request.epoch
+
+
+def detail_problem(report: Report) -> str:
+    """Return why the texts of a report are refused, and what to do; empty if they are accepted."""
+    if len(report.detail) > DETAIL_MAX:
+        return f"detail has {len(report.detail)} characters; at most {DETAIL_MAX}: cut it"
+    return text_problem(report)

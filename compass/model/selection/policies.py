@@ -8,6 +8,7 @@ policy.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
@@ -137,6 +138,29 @@ def _race(share: float, random: Random) -> _Key:
     return (0.0, time / share) if share > 0 else (1.0, time)
 
 
+def subset_ranks(peers: Iterable[Listener], rule: SelectionRule, place: Location) -> dict[ListenerKey, int]:
+    """Return the rank of each listener for an answer that has no room for all: the lowest are in it.
+
+    The ranks follow the policy, but where the policy draws or takes turns they come from a hash of the user's host and
+    the listener (rendezvous hashing): the same subset from answer to answer while nothing changes, one listener more or
+    less changes one place of it, and hosts have different subsets. A heavier listener is in more of them.
+    """
+    policy = rule.policy if rule.policy in _KEYS else DEFAULT_POLICY
+    rank, share = _RANKS.get(policy), _SHARES.get(policy)
+
+    def key(peer: Listener) -> tuple[float, ...]:
+        time = -math.log(1.0 - _drawn(place.host, peer)) / (share(peer) if share else 1)
+        return (not peer.weight, distance(peer, place, rule.locality), *(rank(peer) if rank else ()), time)
+
+    return {(peer.service, peer.address, peer.port): at for at, peer in enumerate(sorted(peers, key=key))}
+
+
+def _drawn(host: str, peer: Listener) -> float:
+    """Return a number in [0, 1) that is the same on each call."""
+    text = f"{host} {peer.service} {peer.address} {peer.port}"
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=6).digest()) / 2**48
+
+
 _KEYS: dict[str, Callable[[_Member, Random], _Key]] = {
     # 4.1: in turn.
     "round-robin": lambda member, random: (member.turn,),
@@ -187,3 +211,10 @@ _SHARES: dict[str, Callable[[Listener], int]] = {
     "weighted-random": lambda peer: max(peer.weight, 1),
     "randomized-least-used": lambda peer: max(round((1.0 - peer.load) * WEIGHT_MAX), 1),
 }
+_RANKS: dict[str, Callable[[Listener], _Key]] = {
+    "priority": lambda peer: (-peer.weight,),
+    "least-used": lambda peer: (peer.load,),
+    "least-used-with-degradation": lambda peer: (peer.load,),
+    "priority-least-used": lambda peer: (min(peer.load + peer.degradation, 1.0),),
+}
+"""Rank by which a policy prefers listeners; the other policies draw or take turns."""

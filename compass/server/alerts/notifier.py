@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.cluster import ClusterView
 from compass.model.interfaces import Environment, StoreUnavailable
+from compass.model.limits import ALERT_TEST_SECONDS
 from compass.model.replies import Refusal, WayList, WayStatus, WaysTried, WayTried
 from compass.model.requests import TryWays
 from compass.model.rows import Alert, Change
@@ -30,8 +31,6 @@ from compass.system.timers import Timers
 
 ATTEMPT_SECONDS = 60.0
 """Time of one attempt: a mail server may check an unknown sender for half a minute."""
-TRY_SECONDS = 20.0
-"""The same when an administrator waits for the outcome: the reply has 30 s (opengnsp.md, "Timers")."""
 TAKE_OVER_SECONDS = 3.0
 """Before this server sends in another one's place: that one learns of it within a beat, and records what it sent."""
 RECALL_AGAIN_SECONDS = 5.0
@@ -150,7 +149,7 @@ class ChannelNotifier:
         """Send a test message at once, before all that is pending. Returns the outcome."""
         message = Message(secrets.token_hex(16), "test", self._now())
         try:
-            await self._deliver(message, TRY_SECONDS)
+            await self._deliver(message, ALERT_TEST_SECONDS)
         except DeliveryFailed as problem:
             return WayTried(self.channel.name, self.channel.kind, str(problem))
         return WayTried(self.channel.name, self.channel.kind)
@@ -328,7 +327,7 @@ class AlertNotifier:
         if not chosen:
             return Refusal("unknown-way", self._unknown(name))
         if self._is_testing:
-            return Refusal("busy", "a test of the channels is running already", retry_after_seconds=TRY_SECONDS)
+            return Refusal("busy", "a test of the channels is running already", retry_after_seconds=ALERT_TEST_SECONDS)
         self._is_testing = True
         try:
             tests = [Deferred.fromCoroutine(notifier.send_test()) for notifier in chosen]

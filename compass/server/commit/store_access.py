@@ -14,10 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from compass.model.interfaces import Clock, LogTrimmed, Store, StoreUnavailable
-
-STORE_WAIT_SECONDS = 3.0
-"""Wait of a request for the store before it is refused, unless configured: longer than a database's restart or
-a slow disk takes, and short enough for a person at a prompt."""
+from compass.model.limits import STORE_WAIT_SECONDS as STORE_WAIT_SECONDS
 
 
 class StoreThread(Protocol):

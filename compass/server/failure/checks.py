@@ -18,7 +18,8 @@ from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.failure import finding_of, judge
-from compass.model.rules.networks import ProbeDenied
+from compass.model.rules.networks import NoProbe, ProbeDenied
+from compass.model.rules.own_checks import FAILED
 from compass.server.failure.indirect_probes import ProbeResult
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.failure.records import HealthRecords
@@ -32,6 +33,8 @@ DELIBERATION_SECONDS = 1.0
 """Before a failure that nothing else confirms comes to a verdict: when the server is cut off, others will fail too."""
 CAUSE_MAX = 255
 """Characters of a probe's error that are kept: it stands in tables and mails."""
+UNPROBED_SECONDS = 60.0
+"""Time after which a suspect listener that cannot be probed is tried again by its users."""
 SLOW_SECONDS = 60.0
 """Time without another complaint after which a listener is no longer slow."""
 ABSENT_SECONDS_MAX = 300.0
@@ -156,6 +159,7 @@ class SuspectCheck(HealthCheck):
     def __init__(self, context: CheckContext, row: Listener, policy: Policy) -> None:
         super().__init__(context, row, policy)
         self._backoff = Backoff(first=policy.recovery_seconds, longest=RECOVERY_SECONDS_MAX)
+        self._is_unprobed = False
 
     def begin(self) -> None:
         self._attempts = 0
@@ -163,7 +167,11 @@ class SuspectCheck(HealthCheck):
         self.probe(self._probed)
 
     def run_now(self) -> None:
-        if self.end_pause():
+        if not self.end_pause():
+            return
+        if self._is_unprobed and not self.row.failing:
+            self._alive("its host has a session again; it cannot be probed")
+        else:
             self.begin()
 
     def _probed(self, problem: str) -> None:
@@ -179,7 +187,18 @@ class SuspectCheck(HealthCheck):
             self._peers.addCallback(self._conclude, f"{self._attempts} probes failed: {problem}")
 
     def denied(self, why: ProbeDenied) -> None:
-        self.ask_peers(max(self.policy.witnesses, 1)).addCallback(self._conclude_without, why)
+        self._is_unprobed = isinstance(why, NoProbe)
+        if self._is_unprobed:
+            self.later(UNPROBED_SECONDS, self._unprobed)
+        else:
+            self.ask_peers(max(self.policy.witnesses, 1)).addCallback(self._conclude_without, why)
+
+    def _unprobed(self) -> None:
+        """Have users try the listener again, unless its host is lost."""
+        if self.context.is_absent(self.row.host):
+            self.later(UNPROBED_SECONDS, self._unprobed)
+        else:
+            self._alive(f"not reported again within {UNPROBED_SECONDS:g} s; it cannot be probed")
 
     def _conclude_without(self, results: list[ProbeResult], why: ProbeDenied) -> None:
         """Judge by the probes of hosts alone; a report is no proof."""
@@ -188,7 +207,7 @@ class SuspectCheck(HealthCheck):
         self.context.records.record_peers(self.key, results)
         hosts = ", ".join(sorted(one.host for one in results if one.alive) or sorted(one.host for one in results))
         if any(one.alive for one in results):
-            self.verdict(alive=True, cause=f"answered {hosts}; {why}", settled=self._unheld)
+            self._alive(f"answered {hosts}; {why}")
         elif results:
             self.verdict(alive=False, cause=f"{hosts} found it dead; {why}", settled=self._settled)
         else:
@@ -215,8 +234,7 @@ class SuspectCheck(HealthCheck):
                 self._try_again()
             elif judgement == "alive":
                 others = ", ".join(sorted(one.host for one in results if one.alive))
-                cause = "answered the probe" if not problem else f"answered {others}, though not this server"
-                self.verdict(alive=True, cause=cause, settled=self._unheld)
+                self._alive("answered the probe" if not problem else f"answered {others}, though not this server")
             else:
                 hosts = ", ".join(sorted(one.host for one in results))
                 cause = f"{problem}; {hosts} found the same" if hosts else problem
@@ -227,15 +245,24 @@ class SuspectCheck(HealthCheck):
         else:
             decide()
 
+    def _alive(self, cause: str) -> None:
+        """Submit the verdict, unless the host's own check sees what no probe can see."""
+        if self.row.failing:
+            self.context.records.record_judgement(self.key, f"{cause}, but {FAILED}{self.row.failing}"[:CAUSE_MAX])
+            self._try_again()
+        else:
+            self.verdict(alive=True, cause=cause, settled=self._still_suspect)
+
+    def _still_suspect(self, reply: Reported) -> None:
+        """Probe on: what answers may be another program, or a service whose check fails only now."""
+        if reply.state == "suspect":
+            text = "it answers, but its host does not hold it, or has just found that its own check fails"
+            self.context.records.record_judgement(self.key, text)
+            self._try_again()
+
     def _settled(self, reply: Reported) -> None:
         if reply.state == "suspect":
             self.context.records.record_judgement(self.key, "dead, but stays suspect: the category's cap is reached")
-            self._try_again()
-
-    def _unheld(self, reply: Reported) -> None:
-        """Probe on: something answers at the address of a listener that its host does not hold, until it ends."""
-        if reply.state == "suspect":
-            self.context.records.record_judgement(self.key, "it answers, but its host does not hold it")
             self._try_again()
 
     def _try_again(self) -> None:
@@ -261,6 +288,10 @@ class RecoveryCheck(HealthCheck):
             self.probe(self._probed)
 
     def denied(self, why: ProbeDenied) -> None:
+        if isinstance(why, NoProbe):
+            self.verdict(alive=True, cause="its category has no probe any more")
+            return
+
         def found(results: list[ProbeResult]) -> None:
             if not self.stopped:
                 self._probed("" if any(one.alive for one in results) else why)

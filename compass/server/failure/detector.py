@@ -22,6 +22,7 @@ from compass.model.requests import Examine, Findings, Report, Undecided, Weighed
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
+from compass.model.rules.own_checks import CHECK_PASSED
 from compass.server.commit.committer import Committer
 from compass.server.failure.checks import HealthCheck, RecoveryCheck, SlowTimer, SuspectCheck, UnconfirmedCheck
 from compass.server.failure.indirect_probes import IndirectProbes, ProbeResult, ProbingHosts
@@ -206,14 +207,16 @@ class FailureDetector:
             self.records.confirmed(key)
         elif change.operation in ("retract", "recover"):
             self.refuted(key)
-        elif change.operation == "register" and row.state == "up":
-            # Reports of the old instance do not count against the new one.
+        elif change.operation in ("register", CHECK_PASSED) and row.state in ("up", "draining"):
+            # Reports of the old instance, or of what the host's own check has confirmed, do not count any longer.
             self.records.replaced(key)
             self.end_check(key)
         if change.removed:
             self._forget(key)
         else:
             self._consider(row, catalogue)
+        if change.operation == CHECK_PASSED and key in self._inquiries:
+            self._inquiries[key].run_now()
 
     # Figures ----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Clock
 from compass.model.limits import DETAIL_MAX, INSTANCES_PER_MESSAGE_MAX
 from compass.model.names import InvalidName, format_endpoint, parse_address, parse_port, parse_service_id
-from compass.model.replies import Refusal, Reply
+from compass.model.replies import Deregistered, Refusal, Registered, Reply
 from compass.model.requests import Deregister, Incident, Register
 from compass.model.rows import Change, Instance, Listener, ListenerKey
 from compass.model.rules.draft import Principal
@@ -149,7 +149,7 @@ class Holdings:
             return reply
         if isinstance(request, Register) and isinstance(reply, Refusal) and reply.code == "stale-epoch" and reply.host:
             self._claim(key, host, request.epoch, reply.host)
-        elif isinstance(request, Deregister) or not is_refused:
+        elif isinstance(reply, Registered) or (isinstance(request, Deregister) and not _may_live(reply)):
             self._drop(key, host, request.epoch)
         return reply
 
@@ -202,6 +202,11 @@ def _send(session: Session, rows: Iterable[Listener]) -> None:
         for row in rows
     )
     session.send_unacknowledged(frame(encode(Recorded(instances))))
+
+
+def _may_live(reply: Reply) -> bool:
+    """Return whether a deregistration was doubtful, and left the instance as it is."""
+    return isinstance(reply, Deregistered) and reply.state != "offline"
 
 
 def _incident(key: ListenerKey) -> str:

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 
 from compass.model.names import format_endpoint
 from compass.model.rows import Policy
-from compass.model.rules.networks import ProbeDenied, ProbeNetworks
+from compass.model.rules.networks import NoProbe, ProbeDenied, ProbeNetworks
 
 HTTP_FAILING = 500
 """Lowest status that says that the listener cannot serve (RFC 9110 section 15.6)."""
@@ -31,16 +31,22 @@ _STATUS_LINE = re.compile(rb"HTTP/\d\.\d (\d{3})(?: .*)?")
 class Prober:
     """Probes listeners over the network."""
 
-    def __init__(self, reactor: Any, software: str, networks: ProbeNetworks) -> None:
+    def __init__(
+        self, reactor: Any, software: str, networks: ProbeNetworks, failing_status: int = HTTP_FAILING
+    ) -> None:
+        """`failing_status`: the lowest status of HTTP that is a failure."""
         self._reactor = reactor
         self._software = software
         self._networks = networks
+        self._failing_status = failing_status
 
     def probe(self, policy: Policy, address: str, port: int) -> Deferred[str]:
         """Return an empty string if the listener serves, or why not, within the policy's timeout.
 
         ProbeDenied: the address is in no network that this daemon probes, and no packet was sent.
         """
+        if policy.probe == "none":
+            return succeed(NoProbe("not probed: the policy of its category has no probe"))
         denied = self._networks.refusal(address)
         if denied:
             return succeed(ProbeDenied(f"not probed: {denied}"))
@@ -51,7 +57,7 @@ class Prober:
 
     async def _ask(self, address: str, port: int, path: str) -> str:
         endpoint = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
-        factory: Any = Factory.forProtocol(_Asking)
+        factory: Any = Factory.forProtocol(lambda: _Asking(self._failing_status))
         factory.noisy = False
         asking: Any = await endpoint(self._reactor, address, port).connect(factory)
         try:
@@ -63,7 +69,8 @@ class Prober:
 class _Asking(Protocol):
     """A connection to a listener, up to the first line of its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, failing_status: int) -> None:
+        self._failing_status = failing_status
         self._received = b""
         self._answered: Deferred[str] = Deferred()
 
@@ -78,7 +85,7 @@ class _Asking(Protocol):
         self._received += data[:STATUS_LINE_OCTETS_MAX]
         line, ended, _ = self._received[:STATUS_LINE_OCTETS_MAX].partition(b"\n")
         if ended:
-            self._answer(_problem_of(line.removesuffix(b"\r")))
+            self._answer(_problem_of(line.removesuffix(b"\r"), self._failing_status))
         elif len(self._received) >= STATUS_LINE_OCTETS_MAX:
             self._answer(NOT_HTTP)
 
@@ -90,11 +97,11 @@ class _Asking(Protocol):
             self._answered.callback(problem)
 
 
-def _problem_of(line: bytes) -> str:
+def _problem_of(line: bytes, failing_status: int) -> str:
     status = _STATUS_LINE.fullmatch(line)
     if status is None:
         return NOT_HTTP
-    return f"HTTP status {int(status[1])}" if int(status[1]) >= HTTP_FAILING else ""
+    return f"HTTP status {int(status[1])}" if int(status[1]) >= failing_status else ""
 
 
 def _explain(failure: Failure, timeout_seconds: float) -> str:

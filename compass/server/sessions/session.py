@@ -168,6 +168,12 @@ class Session(FlowControl):
         self._context.limits.closed(self)
         self._context.handler.closed(self)
 
+    @property
+    def certificate_end(self) -> float | None:
+        """UNIX time at which the peer's certificate ends, or one above it; None: it is unknown."""
+        end: float | None = getattr(self.transport, "peer_certificate_end", None)
+        return end
+
     def certificate_expired(self, why: str) -> None:
         """End the session with its peer's certificate."""
         self.goodbye(why)

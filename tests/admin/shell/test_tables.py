@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Any
 
+import msgspec
 import pytest
 
 from compass.admin.shell import build_request
@@ -191,8 +192,16 @@ def test_rows_become_lines(kind: str, row: Any, line: tuple[str, ...]) -> None:
 def test_one_listener_is_shown_whole() -> None:
     """The table has epoch, metadata, evidence and last changes, each with its time."""
     lines = table_of_listener(PEER, CLOCK, None, ()).lines
-    assert lines[-6:-4] == (("draining", "no"), ("epoch", "9"))
-    assert lines[-4:-1] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
+    assert lines[-7:-5] == (("draining", "no"), ("epoch", "9"))
+    assert lines[-5:-2] == (("zone", "-"), ("load", "0, and 0 more with each user"), ("metadata rack", "7"))
+    assert lines[-2] == ("own check", "none")
+    checked = msgspec.structs.replace(PEER, check="GET /, every 5 s, fails after 3", checked_at=999_000.0)
+    for failing, shown in (("", "passes"), ("status 503", "fails: status 503")):
+        row = msgspec.structs.replace(checked, failing=failing)
+        assert table_of_listener(row, CLOCK, None, ()).lines[-3:-1] == (
+            ("own check", "GET /, every 5 s, fails after 3"),
+            ("its result", f"{shown}, since {ISO}"),
+        )
     assert lines[-1] == ("evidence", "unknown, this server is older")
     found = (
         Evidence("report", "web1", 999_000.0, detail="timed out"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from twisted.logger import capturedLogs
 
 from compass.agent.hooks.hook import VARIABLE_OCTETS_MAX, HookEvent, HookSettings, environment_of
 from compass.agent.hooks.runner import HookRunner, reactions_of
@@ -270,6 +274,35 @@ def test_a_template_is_rendered_and_its_program_reloaded_only_when_it_differs(
     here.turned(3)
     assert (tmp_path / "reloads").read_text() == "192.0.2.7:1\n192.0.2.7:2\n.\n192.0.2.7:2\n.\n"
     assert sorted(path.name for path in tmp_path.iterdir() if "target" in path.name) == ["target"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="owners and mounts need root")
+def test_a_target_stays_what_it_is(host: Callable[..., Host], tmp_path: Path) -> None:
+    """A link is followed, owner and permissions stay, also for the checked file; a mount is written in place."""
+    real, mounted, outside = tmp_path / "real", tmp_path / "mounted", tmp_path / "outside"
+    for path in (real, mounted, outside):
+        path.write_text("old")
+    real.chmod(0o640)
+    os.chown(real, 65534, 7)
+    (tmp_path / "target").symlink_to("real")
+    check = ("sh", "-c", f'stat -c "%a %u %g" "$1" > {tmp_path}/checked', "check", "{file}")
+    assert subprocess.run(["mount", "--bind", outside, mounted], check=False).returncode == 0
+    try:
+        settings = template(tmp_path, LINES, check=check)
+        here = host(settings, msgspec.structs.replace(settings, target=str(mounted), check=(), name="m"))
+        with capturedLogs() as logs:
+            here.sees(sight(listener(1)))
+            assert here.turned(1).problem == here.turned(1, 1).problem == ""
+        assert outside.read_text() == real.read_text() == "192.0.2.7:1\n"
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+    status = real.stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o640, 65534, 7)
+    assert (tmp_path / "target").is_symlink()
+    assert (tmp_path / "checked").read_text() == "640 65534 7\n"
+    notes = [log["note"] for log in logs if "note" in log]
+    assert notes == ["it is a mount point"]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "target"))) == ["target"]
 
 
 def test_what_the_check_refuses_does_not_get_its_place(host: Callable[..., Host], tmp_path: Path) -> None:

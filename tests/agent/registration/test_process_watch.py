@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,14 @@ from threading import Event
 
 import pytest
 
-from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, ProcessWatch, start_of
+from compass.agent.registration.process_watch import (
+    CannotWatch,
+    NoSuchProcess,
+    ProcessWatch,
+    is_recognisable,
+    start_of,
+)
+from tests.e2e.containers import NEEDS_NAMESPACES, UNSHARE
 from tests.support.reactor_thread import ReactorThread
 
 
@@ -73,6 +83,51 @@ def test_processes_that_are_not(thread: ReactorThread, process: subprocess.Popen
         watch.watch(process.pid, started, lambda: None)
     with pytest.raises(CannotWatch):
         watch.watch(-1, "", lambda: None)
+
+
+HARDENED = """
+import json, os, sys
+from compass.agent.registration.process_watch import (
+    NoSuchProcess, ProcessWatch, Unrecognisable, is_recognisable, start_of)
+from compass.system.machine import this_machine
+class Readers:
+    def addReader(self, reader): pass
+    def removeReader(self, reader): pass
+os.setgid(65534); os.setuid(65534)
+pid, other, boot = int(sys.argv[1]), int(sys.argv[2]), this_machine().boot
+watch = ProcessWatch(Readers())
+def outcome(pid, started):
+    try:
+        watch.watch(pid, started, lambda: None)()
+        return "watched"
+    except (NoSuchProcess, Unrecognisable) as problem:
+        return f"{type(problem).__name__}: {problem}"
+print(json.dumps([watch.problem, start_of(pid), start_of(pid) == start_of(other), outcome(pid, start_of(pid)),
+    outcome(pid, start_of(other)), outcome(pid, f"{boot} 1234"), outcome(4711, f"{boot} 1234")]))
+"""
+
+
+@NEEDS_NAMESPACES
+def test_a_process_that_proc_hides(tmp_path: Path) -> None:
+    """hidepid: its pidfd says that it lives, and with pidfs which one it is; no start time compares with that."""
+    script = 'mount -o remount,hidepid=2 /proc; sleep 100 & one=$!; sleep 100 & "$@" $one $!; kill $one $!'
+    command = [*UNSHARE, "--mount", "sh", "-c", script, "sh", sys.executable, "-c", HARDENED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    problem, started, alike, *outcomes = json.loads(done.stdout)
+    assert "hidepid" in problem and "gid=" in problem
+    assert outcomes[0] == "watched"
+    if is_recognisable(started):
+        assert not alike and outcomes[1].startswith("NoSuchProcess")
+    assert outcomes[2].startswith("Unrecognisable") and "hidepid" in outcomes[2]
+    assert outcomes[3] == "NoSuchProcess: there is no process 4711"
+
+
+def test_the_number_of_a_thread(thread: ReactorThread) -> None:
+    """A thread is not a process: the end of a thread is not the end of the program."""
+    number = thread.call(threading.get_native_id)
+    watch = ProcessWatch(thread.reactor)
+    with pytest.raises(NoSuchProcess, match="thread, not of a process"):
+        watch.watch(number, start_of(number), lambda: None)
 
 
 def test_a_name_with_parentheses(tmp_path: Path) -> None:

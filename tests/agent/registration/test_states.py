@@ -28,6 +28,7 @@ def entry(state: str = "pending", **changes: Any) -> Registration:
 NEW = entry(epoch=NEWER)
 OTHER = entry(epoch=NEWER, credential="other")
 OLD = entry("registered", epoch=2)
+UNVERIFIED = entry("registered", unverified="in another PID namespace")
 MINE, FIRST = Attempt(entry()), Attempt(entry(), first=True)
 REPLACING = Attempt(entry(), first=True, replaced=OLD)
 RENEWED = Attempt(entry(), first=True, renewed=True)
@@ -123,6 +124,13 @@ TABLE: list[tuple[str, Event, dict[str, tuple[str, str]]]] = [
         states.LoadRequested(KEY, 0.5, "other"),
         {phase: (phase, "Refuse") for phase in PHASES},
     ),
+    (
+        "the host's own check fails",
+        states.CheckChanged(EPOCH, "GET /, every 5 s, fails after 3", "status 503"),
+        {"pending": ("pending", "Register"), "registered": ("registered", "Register")},
+    ),
+    ("the check of another instance fails", states.CheckChanged(NEWER, "GET /", "status 503"), {}),
+    ("the check has not changed", states.CheckChanged(EPOCH, "", ""), {}),
     (
         "a server registers the instance",
         states.Registered(EPOCH),
@@ -227,6 +235,17 @@ TABLE: list[tuple[str, Event, dict[str, tuple[str, str]]]] = [
         {phase: ("leaving", ENDED) for phase in ("pending", "registered", "refused")},
     ),
     (
+        "the daemon starts again and cannot recognise the process",
+        states.Resumed(EPOCH, "in another PID namespace"),
+        {phase: (phase, "Log") for phase in ("pending", "registered", "refused")},
+    ),
+    (
+        "the daemon starts again and recognises the process",
+        states.Resumed(EPOCH),
+        {phase: (phase, "") for phase in ("pending", "registered", "refused")},
+    ),
+    ("a server answers about an instance that is certain", states.Judged(EPOCH, "offline"), {}),
+    (
         "a session begins",
         states.Due(),
         {
@@ -256,7 +275,42 @@ def test_every_event_and_every_action_has_a_row() -> None:
         for phase in PHASES:
             seen |= {type(action) for action in step(None if phase == "absent" else entry(phase), event)[1]}
     assert {type(event) for _, event, _ in TABLE} == set(states.Event.__subclasses__())
+    seen |= {type(action) for action in step(UNVERIFIED, states.Due())[1]}
     assert seen == set(states.Action.__subclasses__())
+
+
+@pytest.mark.parametrize("state", ["pending", "registered", "refused"])
+def test_what_is_not_verified_is_doubted_and_not_registered_again(state: str) -> None:
+    """A daemon that may hold a copy of the journal moves no row and ends none: it asks servers to probe."""
+    doubted, _ = step(entry(state), states.Resumed(EPOCH, "on another machine"))
+    assert doubted == entry(state, unverified="on another machine")
+    assert step(doubted, states.Due()) == (doubted, (states.Doubt(doubted),))
+    assert step(doubted, states.Resumed(EPOCH))[0] == entry(state)
+
+
+@pytest.mark.parametrize(
+    ("found", "stays", "names"),
+    [
+        ("up", True, ""),
+        ("draining", True, ""),
+        ("bad-credential", True, ""),
+        ("suspect", True, "RetryLater"),
+        ("down", True, "RetryLater"),
+        ("offline", False, "Log Unwatch"),
+        ("unknown-listener", False, "Log Unwatch"),
+        ("stale-epoch", False, "Log Unwatch"),
+    ],
+)
+def test_what_a_server_found_of_an_unverified_instance(found: str, stays: bool, names: str) -> None:
+    after, actions = step(UNVERIFIED, states.Judged(EPOCH, found))
+    assert after is (UNVERIFIED if stays else None)
+    assert " ".join(type(action).__name__ for action in actions) == names
+    assert step(UNVERIFIED, states.Judged(NEWER, "offline")) == (UNVERIFIED, ()), "it is about another instance"
+
+
+def test_a_program_that_registers_again_makes_its_instance_certain() -> None:
+    after, _ = step(UNVERIFIED, states.RegisterRequested(entry()))
+    assert after == entry()
 
 
 def test_a_refusal_that_a_repetition_would_repeat_is_not_repeated() -> None:

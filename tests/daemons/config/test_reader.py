@@ -12,6 +12,7 @@ import pytest
 from compass.agent.hooks.hook import LIMIT_SECONDS_MAX, QUIET_SECONDS_MAX, HookSettings
 from compass.agent.hooks.runner import REACTIONS_MAX
 from compass.agent.hooks.template import TemplateSettings
+from compass.agent.registration.own_checks import CONFIGURED_CHECKS_MAX, CheckSettings
 from compass.daemons.config.bounds import (
     CHANGES_MAX,
     CHANGES_PER_SECOND_MIN,
@@ -558,3 +559,51 @@ def test_balancers_and_names_of_the_https_port(tmp_path: Path) -> None:
     assert read.server.balancers == read.https.names == ()
     (told,) = problems(server, tmp_path, SERVER + 'balancers = ["192.0.2.1/24"]\n' + TLS)
     assert "[server] balancers" in told and "is not a network such as 192.0.2.0/24" in told
+
+
+CHECK = '[[host.check]]\nservice = "a.b"\nport = 80\n'
+
+
+def test_checks_are_read(tmp_path: Path) -> None:
+    """[[host.check]]: names in canonical form, and the defaults of every check."""
+    read = host(tmp_path, HOST + CHECK.replace("a.b", "A.B") + 'http = "/health"\naddress = "::ffff:10.0.0.1"\n' + TLS)
+    assert read.checks == (CheckSettings("a.b", 80, "10.0.0.1", "/health"),)
+    assert (read.checks[0].interval_seconds, read.checks[0].failures, read.checks[0].timeout_seconds) == (5.0, 3, 1.0)
+
+
+def test_mistakes_in_checks_are_told(tmp_path: Path) -> None:
+    """Each with what would be right."""
+    told = problems(
+        host,
+        tmp_path,
+        HOST
+        + CHECK.replace("a.b", "a")
+        + 'http = "health"\n'
+        + CHECK.replace("80", "81")
+        + 'http = "/"\ncommand = ["/no/such"]\ninterval_seconds = 0.1\n'
+        + CHECK * 2
+        + CHECK.replace("80", "0")
+        + TLS,
+    )
+    expected = [
+        "[host.check] service: service id 'a' is not of the form service.category",
+        "[host.check] http: 'health' is no path",
+        "[host.check] http and command exclude each other",
+        "[host.check] command: there is no program '/no/such'",
+        "[host.check] interval_seconds 0.1 is not between 0.2 and 3600",
+        "[host.check] service: 2 checks of a.b at port 80; one command can do all",
+        "[host.check] port: Expected `int` >= 1",
+    ]
+    assert sorted(begin for begin in expected if not any(line.startswith(begin) for line in told)) == [], told
+    assert len(told) == len(expected), told
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_host_has_a_bounded_number_of_checks(tmp_path: Path, more: int) -> None:
+    """Checks are limited, because each costs a connection every few seconds."""
+    text = "".join(CHECK.replace("80", str(1 + port)) for port in range(CONFIGURED_CHECKS_MAX + more))
+    if more:
+        problem = f"{CONFIGURED_CHECKS_MAX + 1} sections [[host.check]]; at most {CONFIGURED_CHECKS_MAX}"
+        assert problems(host, tmp_path, HOST + text + TLS) == [problem]
+    else:
+        assert len(host(tmp_path, HOST + text + TLS).checks) == CONFIGURED_CHECKS_MAX

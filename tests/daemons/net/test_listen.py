@@ -24,6 +24,7 @@ from compass.daemons.config.sections import TlsSettings
 from compass.daemons.net import listen as net_listen
 from compass.daemons.net.database_thread import DatabaseThread
 from compass.daemons.net.listen import PeerRoles, listen, listen_unix, own_name, rules_of
+from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.net.reuseport import StreamPort
 from compass.daemons.net.transport import wrap_tls
 from compass.daemons.services.opengnssd import DialDenied, connector
@@ -254,6 +255,14 @@ def test_a_peer_is_known_by_role_and_name(installation: Installation) -> None:
     assert "no role rule" in by_rules.identify(Transport(identity(installation, "root")))[2]
 
 
+def live(installation: Installation, thread: ReactorThread, name: str) -> LiveIdentity:
+    """The identity of that name as a daemon holds it."""
+    certificate, key, trusted = (
+        str(installation.directory / file) for file in (f"{name}.crt", f"{name}.key", "authority.crt")
+    )
+    return LiveIdentity(thread.reactor, TlsSettings(certificate, key, trusted), "server")
+
+
 class Host(Protocol):
     """Host that sends first."""
 
@@ -280,7 +289,7 @@ class End(Protocol):
 
 def test_a_host_on_a_denied_network_is_not_dialled(installation: Installation, thread: ReactorThread) -> None:
     """W8: the update address of a host is a network that the server's file may deny."""
-    connect = connector(thread.reactor, identity(installation, "gns1"), ProbeNetworks())
+    connect = connector(thread.reactor, live(installation, thread, "gns1"), ProbeNetworks())
     with pytest.raises(DialDenied, match="which is probed only if probe_networks names it"):
         thread.call(connect, "web1", "127.0.0.1", 4865, End)
 
@@ -293,7 +302,7 @@ def test_a_dialled_host_proves_its_name(
     reactor = thread.reactor
     factory = wrap_tls(server_context(identity(installation, "web1")), Factory.forProtocol(Host), client=False)
     port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))
-    connect: Any = connector(reactor, identity(installation, "gns1"), ProbeNetworks(is_local=True))
+    connect: Any = connector(reactor, live(installation, thread, "gns1"), ProbeNetworks(is_local=True))
     try:
         end = thread.call(connect, name, "127.0.0.1", port.getHost().port, End)
         reason = str(thread.call(lambda: end.lost))
@@ -327,11 +336,12 @@ def test_both_ends_leave_when_the_other_s_certificate_expires(
         server_context(identity(installation, "web1")), Factory.forProtocol(lambda: listening), client=False
     )
     port = thread.call(lambda: Deferred.fromCoroutine(listen(reactor, "127.0.0.1", 0, factory)))
-    connect: Any = connector(reactor, identity(installation, "gns1"), ProbeNetworks(is_local=True))
+    connect: Any = connector(reactor, live(installation, thread, "gns1"), ProbeNetworks(is_local=True))
     try:
         dialling = thread.call(connect, "web1", "127.0.0.1", port.getHost().port, Waiting)
         leaving = dialling if expiring == "dialled" else listening
-        assert "the peer's certificate expired" in str(thread.call(lambda: leaving.lost))
+        text = str(thread.call(lambda: leaving.lost))
+        assert f"the certificate 'CN={name}" in text and "expired on" in text
         assert seconds - 1.0 < time.monotonic() - began < seconds + 1.5
     finally:
         thread.call(port.stopListening)

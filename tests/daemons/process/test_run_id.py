@@ -15,7 +15,7 @@ _PRINT = "from compass.daemons.process.run_id import new_run_id; print(new_run_i
 
 @pytest.fixture
 def other() -> subprocess.Popen[str]:
-    """Another process that has printed its run id and lives until its input ends."""
+    """Start another process that has printed its run id and lives until its input ends."""
     return subprocess.Popen([sys.executable, "-c", _PRINT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 

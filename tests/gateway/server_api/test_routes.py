@@ -17,6 +17,7 @@ from compass.gateway.http import schemas, sse
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
 from compass.model.cluster import HostSession, HostSessions
+from compass.model.host_api import Condition
 from compass.model.replies import CODES, FeedEvent, Position, Refusal, Rows
 from compass.model.requests import Fetch, Findings, Watch
 from compass.model.rules.decide import ROLES
@@ -39,6 +40,7 @@ class Told:
         """Requests that the caller may make; None: all."""
         self.is_ready = True
         self.store_answers = True
+        self.certificates: Condition = "valid"
         self.deliver: Callable[[FeedEvent], None] = lambda event: None
         self.stopped = Flag()
 

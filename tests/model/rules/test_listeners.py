@@ -111,6 +111,34 @@ def test_a_death_is_believed_from_the_host_that_registered_although_the_credenti
     assert world.get(Deregistered, died, HOST).state == "offline"
 
 
+@pytest.mark.parametrize("before", ["up", "draining", "slow", "suspect"])
+@pytest.mark.parametrize("why", ["another host", "the host itself"])
+def test_a_death_that_a_host_cannot_have_observed_changes_nothing(before: State, why: str) -> None:
+    """A copy of the host's journal says it, or a daemon that does not see the process: a probe decides."""
+    world = store().in_state(before)
+    row = world.listener("a.store")
+    died = msgspec.structs.replace(at_epoch(DEREGISTER, SAME), credential=world.token("a.store"), died=True)
+    if why == "another host":
+        reply = world.get(Deregistered, died, msgspec.structs.replace(HOST, name="copy"))
+    else:
+        reply = world.get(Deregistered, msgspec.structs.replace(died, unverified=True), HOST)
+    assert (reply.state, reply.changed) == (before, False) and world.listener("a.store") == row
+
+
+def test_a_doubtful_death_of_what_is_down_settles_it() -> None:
+    """Probes have found the same, within the category's cap."""
+    world = store().in_state("down")
+    died = msgspec.structs.replace(at_epoch(DEREGISTER, SAME), credential=world.token("a.store"), died=True)
+    assert world.get(Deregistered, msgspec.structs.replace(died, unverified=True), HOST).state == "offline"
+
+
+def test_a_newer_instance_of_another_host_ends_as_it_says() -> None:
+    """The registration may be delayed, and must not count when it arrives."""
+    world = store().in_state("up")
+    died = msgspec.structs.replace(at_epoch(DEREGISTER, NEWER), credential=world.token("a.store"), died=True)
+    assert world.get(Deregistered, died, msgspec.structs.replace(HOST, name="other")).state == "offline"
+
+
 def test_an_administrator_need_not_know_epochs() -> None:
     """Epoch 0 is the next one, also after a removal; from a host it is none."""
     world = store()

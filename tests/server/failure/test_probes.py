@@ -15,7 +15,7 @@ from threading import Event, Thread
 import pytest
 
 from compass.model.rows import Policy
-from compass.model.rules.networks import ProbeDenied, ProbeNetworks
+from compass.model.rules.networks import NoProbe, ProbeDenied, ProbeNetworks
 from compass.server.failure.probes import STATUS_LINE_OCTETS_MAX, Prober
 from tests.support.reactor_thread import ReactorThread
 
@@ -93,6 +93,17 @@ def for_ever(text: bytes, pause_seconds: float = 0.0) -> Answer:
             time.sleep(pause_seconds)
 
     return answer
+
+
+def test_a_category_without_a_probe_gets_no_packet(thread: ReactorThread) -> None:
+    """The policy `none`: no evidence, whatever listens there."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        prober = Prober(thread.reactor, "tests", ProbeNetworks(is_local=True))
+        found = thread.call(prober.probe, Policy("none"), *listening.getsockname())
+        assert isinstance(found, NoProbe)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
 
 
 def test_an_address_that_is_denied_gets_no_packet(thread: ReactorThread) -> None:

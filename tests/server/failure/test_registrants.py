@@ -68,7 +68,7 @@ def test_a_host_with_another_session_is_not_lost(uss: Uss) -> None:
 
 
 def test_the_server_that_had_the_session_checks_the_listener(uss: Uss) -> None:
-    """With two servers over one store the loss is found whichever of them the host had registered with."""
+    """The loss is found whichever of the servers the host had registered with."""
     for server in ("gns2", "gns3"):
         uss.wait(uss.server(server).started)
     uss.run(10.0)
