@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.journal import Registration
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.model.host_api import (
     CertificateStatus,
     HostStatus,

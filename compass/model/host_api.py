@@ -34,7 +34,6 @@ PROCESSES_HEADER = "OpenGNS-Processes"
 """Header of a request with the boot and the PID namespace in which its process number counts, as
 `BOOT-ID/INODE`. It is no field, because daemons before it refuse unknown fields; they ignore it."""
 
-
 CHECK_INTERVAL_SECONDS_MIN = 0.2
 """Shortest pause between two checks of a host's own listener: five a second are noise of the machine, not health."""
 CHECK_INTERVAL_SECONDS_MAX = 3600.0

@@ -110,6 +110,8 @@ class Deployment(World):
         """Addresses of the processes that register with another host's."""
         self.contested: set[tuple[str, str, int]] = set()
         """Listeners that processes of several hosts have registered."""
+        self.ended: set[tuple[str, int]] = set()
+        """Addresses and ports at which nothing serves any more: they stay dead when all faults end."""
         self.forgetful: set[str] = set()
         """Hosts that have lost their disk."""
         self.registered: dict[int, Outcome] = {}
@@ -163,7 +165,7 @@ class Deployment(World):
         self.network.expired.clear()
         for disk in self.disks.values():
             disk.failing = 0
-        self.dead.clear()
+        self.dead &= self.ended
         self.run(SETTLE_SECONDS)
         for name in sorted(self.forgetful):
             # Programs of a host that has lost its disk ask again; the first time perhaps no server could be asked.
@@ -210,8 +212,17 @@ class Deployment(World):
             for host in self.hosts.values()
             for pid in host.processes.living
         }
+        unverified = {
+            (entry.service, entry.address, entry.port)
+            for host in self.hosts.values()
+            for entry in host.daemon.status().registrations
+            if entry.unverified
+        }
         for row in _rows(tables):
-            if isinstance(row, Listener) and row.state in USABLE and key_of(row) not in served:
+            if not isinstance(row, Listener) or row.state not in USABLE or key_of(row) in served:
+                continue
+            # A program that answers in place of an unverified instance is taken for it: nothing proves its death.
+            if (row.address, row.port) in self.ended or key_of(row) not in unverified:
                 at = self.recorder.clock()
                 self.recorder(Orphaned(at, row.host, row.service, row.address, row.port, row.epoch))
 
@@ -299,7 +310,7 @@ class Deployment(World):
             return
         machine.processes.start(number)
         self.pids[number] = host, service, int(port)
-        self.dead.discard((self._address_of(number), int(port)))
+        self._answers(number)
         if any(self.pids[other][1] == service for other in self._others(number)):
             self.contested.add((service, self._address_of(number), int(port)))
         if host in self.away:
@@ -348,7 +359,7 @@ class Deployment(World):
         self.hosts[by].daemon.report(local).addCallback(partial(self._trace, "report"))
 
     def do_revive(self) -> None:
-        self.dead.clear()
+        self.dead &= self.ended
 
     def do_look(self, host: str) -> None:
         machine = self.hosts[host]
@@ -396,7 +407,7 @@ class Deployment(World):
         for pid in sorted(machine.processes.living):
             self._died(pid)
             if stranger == "yes":
-                self.dead.discard((self._address_of(pid), self.pids[pid][2]))
+                self._answers(pid)
         machine.processes.living.clear()
         self.disks[host] = Disk(machine.world.now)
         self.forgetful.add(host)
@@ -590,7 +601,14 @@ class Deployment(World):
         epoch = outcome.epoch if outcome and (service, address, port) not in self.contested else 0
         if not self._others(pid):
             self.dead.add((address, port))
+            self.ended.add((address, port))
         self.recorder(Died(self.recorder.clock(), name, service, address, port, epoch))
+
+    def _answers(self, pid: int) -> None:
+        """Something answers at the address and port of a process from now on."""
+        place = self._address_of(pid), self.pids[pid][2]
+        self.dead.discard(place)
+        self.ended.discard(place)
 
     def _trace(self, what: str, told: object) -> None:
         self.trace.append(f"{self.clock.seconds():.6f} {what} {told}")

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 
 from compass.agent.registration import states
 from compass.agent.registration.journal import Registration, RegistrationJournal, format_key
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.registration.registrar import Registrar
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.agent.upstream.upstream import Upstream
 from compass.model.catalogue.digest import instance_digest, to_hex
 from compass.model.limits import DETAIL_MAX

@@ -13,7 +13,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
-from compass.agent.registration import states
+from compass.agent.registration import actions, states
 from compass.agent.registration.entries import Entries, RegistrarDependencies
 from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import (
@@ -27,12 +27,12 @@ from compass.agent.registration.journal import (
     register_request,
 )
 from compass.agent.registration.own_checks import OwnChecks
-from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Unrecognisable
+from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.registration.recovery import not_held_again, resume
-from compass.agent.registration.refusals import TRANSIENT, is_gone
-from compass.agent.registration.sharing import SharedRegistrations
+from compass.agent.registration.sharing import NamedProcesses, SharedRegistrations
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.answer_soon import answer_soon
+from compass.agent.upstream.refusals import TRANSIENT, is_gone
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -72,8 +72,7 @@ class Registrar:
         self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
         self._backoff = Backoff(parts.random)
-        self._watches: dict[ListenerKey, Callable[[], None]] = {}
-        """Functions that stop the watch of each listener's process."""
+        self._watches = NamedProcesses(parts.process_watch, parts.clock, self._process_ended)
         self._held: dict[Instance, Instance] = {}
         """Instance as its open connection knows it -> instance now; they differ after a renewal."""
         self._asked: set[Instance] = set()
@@ -91,7 +90,7 @@ class Registrar:
     def start(self) -> None:
         """Watch the processes of the journal again; those that ended meanwhile died."""
         for entry in self._journal.all():
-            match resume(entry, self._journal.machine, self._watch_process):
+            match resume(entry, self._journal.machine, self._watches.watch):
                 case states.ProcessEnded(_, reason):
                     self._process_ended(entry, reason)
                 case states.Resumed() as event:
@@ -110,8 +109,7 @@ class Registrar:
         self._timers.cancel_all()
         self._sharing.stop()
         self._checks.stop()
-        for key in list(self._watches):
-            self._unwatch(key)
+        self._watches.stop()
 
     def session_settled(self) -> None:
         """Deliver on a new session what is due, and register again what is registered."""
@@ -147,9 +145,9 @@ class Registrar:
                 return succeed(Refusal("bad-value", f"check: {problem}"))
             is_held = old is not None and self._is_held(old)
             entry = self._entries.entry_of(request, key, old, user, is_held=is_held)
-            after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
+            after, following = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
-                self._watch_process(entry)
+                self._watches.watch(entry)
                 self._journal.put(entry)
                 self._sharing.watch(entry)
         except InvalidName as problem:
@@ -159,11 +157,11 @@ class Registrar:
         except CannotWatch as problem:
             return succeed(Refusal("busy", str(problem), retry_after_seconds=1.0))
         except JournalWriteFailed as problem:
-            self._unwatch(key)
+            self._watches.unwatch(key)
             if old is not None:
-                self._watch_again(old)
+                self._watches.watch_again(old)
             return succeed(Refusal("store-unavailable", str(problem)))
-        return self._soon(key, self._carry_out(key, after, actions))
+        return self._soon(key, self._carry_out(key, after, following))
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
@@ -172,7 +170,7 @@ class Registrar:
             return succeed(key)
         epoch = self._entries.epoch_of(request, key)
         if (kept := self._sharing.without(key, epoch, request)) is not None:
-            self._watch_again(kept)
+            self._watches.watch_again(kept)
             return succeed(outcome_of(kept, "up" if kept.state == "registered" else "pending"))
         return self._soon(key, self._step(key, states.DeregisterRequested(key, epoch, request.credential)))
 
@@ -204,8 +202,8 @@ class Registrar:
     def address_changed(self, old: str, new: str) -> None:
         """Move every entry whose program named no address to the host's address."""
         for entry, moved in self._entries.moves():
-            self._unwatch(entry.key)
-            self._watch_again(moved)
+            self._watches.unwatch(entry.key)
+            self._watches.watch_again(moved)
             self._sharing.moved(entry, moved)
             self._checks.follow(entry.key, None)
             self._checks.follow(moved.key, moved)
@@ -238,68 +236,68 @@ class Registrar:
     def _step(self, key: ListenerKey, event: states.Event) -> Deferred[Answer]:
         """Take one step of a registration. Returns the answer for the program; it never fires if there is none."""
         before = self._journal.get(key)
-        after, actions = states.step(before, event)
+        after, following = states.step(before, event)
         if after is None and before is not None:
             self._journal.drop(before)
         elif after is not None and after is not before:
             self._journal.note(after)
-        return self._carry_out(key, after, actions)
+        return self._carry_out(key, after, following)
 
     def _carry_out(
-        self, key: ListenerKey, entry: Registration | None, actions: tuple[states.Action, ...]
+        self, key: ListenerKey, entry: Registration | None, following: tuple[actions.Action, ...]
     ) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred()
         self._checks.follow(key, entry)
-        for action in actions:
+        for action in following:
             match action:
-                case states.Register(attempt):
+                case actions.Register(attempt):
                     answer = self._register(attempt)
-                case states.Verify(new):
+                case actions.Verify(new):
                     self.verifying.append(new.key)
                     answer = self._server.ask(register_request(new)).addCallback(self._verified, new)
-                case states.Deregister(leaving):
+                case actions.Deregister(leaving):
                     self._asked.add(leaving.instance)
                     answer = self._server.ask(deregister_request(leaving)).addCallback(self._left, leaving)
-                case states.Doubt(doubted):
+                case actions.Doubt(doubted):
                     self._asked.add(doubted.instance)
                     answer = self._server.ask(doubt_request(doubted)).addCallback(self._judged, doubted)
-                case states.DeregisterUnknown(unknown):
+                case actions.DeregisterUnknown(unknown):
                     answer = self._server.ask(deregister_request(unknown)).addCallback(self._unknown_left, unknown)
-                case states.Renew(attempt, known):
+                case actions.Renew(attempt, known):
                     newer = self._journal.next_epoch(self._parts.now(), known)
                     answer = self._step(key, states.Renewed(attempt, newer))
-                case states.Refuse(refusal):
+                case actions.Refuse(refusal):
                     answer = succeed(refusal)
-                case states.RetryLater(epoch, seconds):
+                case actions.RetryLater(epoch, seconds):
                     self._asked.discard((key, epoch))
                     if "retry" not in self._timers:
                         self._timers.start("retry", self._backoff.next(seconds), self._retry)
-                case states.Log(level, text):
+                case actions.Log(level, text):
                     self._log.emit(LogLevel.lookupByName(level), "{text}", text=text)
                 case _:
                     self._attend(key, entry, action)
         return answer
 
-    def _attend(self, key: ListenerKey, entry: Registration | None, action: states.Action) -> None:
+    def _attend(self, key: ListenerKey, entry: Registration | None, action: actions.Action) -> None:
         """Carry out an action on the process or the connections of an entry."""
         match action:
-            case states.Watch() if entry is not None:
-                self._watch_again(entry)
-            case states.Unwatch():
-                self._unwatch(key)
-            case states.Hold() if entry is not None:
+            case actions.Watch() if entry is not None:
+                self._watches.watch_again(entry)
+            case actions.Unwatch():
+                self._watches.unwatch(key)
+            case actions.Hold() if entry is not None:
                 self._held[entry.instance] = entry.instance
-            case states.Rebind(epoch) if entry is not None:
+            case actions.Rebind(epoch) if entry is not None:
                 for connection in [known for known, now in self._held.items() if now == (key, epoch)]:
                     self._held[connection] = entry.instance
-            case states.Release(epoch):
+            case actions.Release(epoch):
                 self._held = {known: now for known, now in self._held.items() if now != (key, epoch)}
 
-    def _register(self, attempt: states.Attempt) -> Deferred[Answer]:
+    def _register(self, attempt: actions.Attempt) -> Deferred[Answer]:
         self._asked.add(attempt.entry.instance)
         return self._server.ask(register_request(attempt.entry)).addCallback(self._registered, attempt)
 
-    def _registered(self, reply: Reply, attempt: states.Attempt) -> Answer | Deferred[Answer]:
+    def _registered(self, reply: Reply, attempt: actions.Attempt) -> Answer | Deferred[Answer]:
         entry = attempt.entry
         if entry.instance in self._late:
             self._late.discard(entry.instance)
@@ -381,32 +379,9 @@ class Registrar:
             # A host in the mode `short` connects for what is due, and its session begins with that.
             self._server.expected()
 
-    def _watch_process(self, entry: Registration) -> None:
-        """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch."""
-        stop = None
-        if entry.pid:
-            stop = self._parts.process_watch.watch(entry.pid, entry.started, lambda: self._process_ended(entry))
-        self._unwatch(entry.key)
-        if stop is not None:
-            self._watches[entry.key] = stop
-
-    def _watch_again(self, entry: Registration) -> None:
-        """Watch the process of an entry that stays in the journal in any case."""
-        try:
-            self._watch_process(entry)
-        except NoSuchProcess:
-            self._parts.clock.callLater(0, self._process_ended, entry)
-        except (CannotWatch, Unrecognisable) as problem:
-            self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
-
-    def _unwatch(self, key: ListenerKey) -> None:
-        stop = self._watches.pop(key, None)
-        if stop is not None:
-            stop()
-
     def _process_ended(self, entry: Registration, reason: str = "") -> None:
         if (kept := self._sharing.leave(entry.key, entry.pid)) is not None:
-            self._watch_again(kept)
+            self._watches.watch_again(kept)
         else:
             self._step(entry.key, states.ProcessEnded(entry.epoch, reason or f"process {entry.pid} ended"))
 

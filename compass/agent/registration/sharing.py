@@ -1,7 +1,7 @@
-"""Registrations that several processes share, such as the workers of one server: the last one to leave ends it.
+"""Processes of registrations: the one that the journal names, and further ones that share a registration, such as the
+workers of one server. The last one to leave ends the registration.
 
-The journal names one process of a registration and the others that share it. When that process ends or leaves, one of
-the others takes its place, and no server hears of it.
+When the named process ends or leaves, one of the others takes its place, and no server hears of it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,52 @@ from twisted.logger import Logger
 from compass.agent.registration.journal import Process, Registration, RegistrationJournal, format_key
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess, Unrecognisable, Watcher
 from compass.model.host_api import LocalDeregister, LocalRegister
+from compass.model.interfaces import Clock
 from compass.model.rows import ListenerKey
 
 SHARERS_MAX = 1024
 """Processes that share one registration: more than the workers of any server; each costs a descriptor."""
+
+
+class NamedProcesses:
+    """Watches of the processes that the journal names, one for each listener."""
+
+    _log = Logger()
+
+    def __init__(self, process_watch: Watcher, clock: Clock, ended: Callable[[Registration], None]) -> None:
+        self._process_watch = process_watch
+        self._clock = clock
+        self._ended = ended
+        self._stops: dict[ListenerKey, Callable[[], None]] = {}
+
+    def watch(self, entry: Registration) -> None:
+        """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch,
+        Unrecognisable."""
+        stop = None
+        if entry.pid:
+            stop = self._process_watch.watch(entry.pid, entry.started, lambda: self._ended(entry))
+        self.unwatch(entry.key)
+        if stop is not None:
+            self._stops[entry.key] = stop
+
+    def watch_again(self, entry: Registration) -> None:
+        """Watch the process of an entry that stays in the journal in any case."""
+        try:
+            self.watch(entry)
+        except NoSuchProcess:
+            self._clock.callLater(0, self._ended, entry)
+        except (CannotWatch, Unrecognisable) as problem:
+            self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
+
+    def unwatch(self, key: ListenerKey) -> None:
+        """Stop watching the process of a listener, if it is watched."""
+        if (stop := self._stops.pop(key, None)) is not None:
+            stop()
+
+    def stop(self) -> None:
+        """Stop watching."""
+        for key in list(self._stops):
+            self.unwatch(key)
 
 
 class SharedRegistrations:

@@ -49,7 +49,7 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
-from compass.model.rules import administration, listeners, listing, queries, unheld
+from compass.model.rules import administration, instances, listeners, listing, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
 from compass.model.text import escape_line
 
@@ -70,7 +70,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Drain: listeners.decide_drain,
     Report: listeners.decide_report,
     WeighedReport: listeners.decide_report,
-    Disown: unheld.decide_disown,
+    Disown: instances.decide_disown,
     Suspect: listeners.decide_suspect,
     Incident: listeners.decide_incident,
     Verdict: listeners.decide_verdict,

@@ -18,8 +18,8 @@ from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.failure import finding_of, judge
+from compass.model.rules.instances import FAILED
 from compass.model.rules.networks import NoProbe, ProbeDenied
-from compass.model.rules.own_checks import FAILED
 from compass.server.failure.indirect_probes import ProbeResult
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.failure.records import HealthRecords

@@ -22,7 +22,7 @@ from compass.model.requests import Examine, Findings, Report, Undecided, Weighed
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
-from compass.model.rules.own_checks import CHECK_PASSED
+from compass.model.rules.instances import CHECK_PASSED
 from compass.server.commit.committer import Committer
 from compass.server.failure.checks import HealthCheck, RecoveryCheck, SlowTimer, SuspectCheck, UnconfirmedCheck
 from compass.server.failure.indirect_probes import IndirectProbes, ProbeResult, ProbingHosts

@@ -21,7 +21,7 @@ from compass.model.replies import Deregistered, Refusal, Registered, Reply
 from compass.model.requests import Deregister, Incident, Register
 from compass.model.rows import Change, Instance, Listener, ListenerKey
 from compass.model.rules.draft import Principal
-from compass.model.rules.unheld import is_unheld
+from compass.model.rules.instances import is_unheld
 from compass.model.text import escape_line
 from compass.server.commit.committer import Committer
 from compass.server.failure.listener_index import ListenerIndex
@@ -121,7 +121,7 @@ class Holdings:
             return
         key = row.service, row.address, row.port
         before = self._index.host_of(key)
-        if before and before != row.host and row.state != "offline":
+        if before and before != row.host:
             self._send_to(before, row)
         claims = self._claims.get(key)
         if claims and (change.removed or self._is_over(catalogue, row)):
