@@ -219,10 +219,9 @@ class Deployment(World):
             if entry.unverified
         }
         for row in _rows(tables):
-            if not isinstance(row, Listener) or row.state not in USABLE or key_of(row) in served:
-                continue
-            # A program that answers in place of an unverified instance is taken for it: nothing proves its death.
-            if (row.address, row.port) in self.ended or key_of(row) not in unverified:
+            # What answered in place of an unverified instance is taken for it until the next session of its host.
+            known = key_of(row) in served or key_of(row) in unverified
+            if isinstance(row, Listener) and row.state in USABLE and not known:
                 at = self.recorder.clock()
                 self.recorder(Orphaned(at, row.host, row.service, row.address, row.port, row.epoch))
 
