@@ -41,7 +41,7 @@ def test_whatever_happens_every_promise_holds(batch: int) -> None:
     ("bug", "promise", "first"),
     [
         ("reply-before-commit", "P1", 0),
-        ("notice-dropped-for-slow-session", "P3", 0),
+        ("notice-dropped-for-slow-session", "P3", 60),
         ("empty-list-during-start", "P5", 0),
         # It takes an outage with a report in it and a look at the same service afterwards: not in every seed.
         ("suspicion-kept-as-truth", "P3", 30),
