@@ -186,7 +186,7 @@ def _deaths(history: History, truth: Truth) -> Iterator[Violation]:
             if (
                 found is None
                 or found.epoch < event.epoch
-                or (found.state == "offline" and not _was_removed(truth, found))
+                or (found.state == "offline" and not _was_removed(truth, found) and not _removed(truth, event))
             ):
                 what = f"epoch {event.epoch} lives and is not registered; the log has {found}"
                 yield Violation("P1", event.who, event.at, truth.revision, what)
@@ -198,6 +198,13 @@ def _orphans(history: History, truth: Truth) -> Iterator[Violation]:
         if isinstance(event, Orphaned):
             what = f"epoch {event.epoch} of {event.service} at {event.address}:{event.port} is in use without a process"
             yield Violation("P9", event.who, event.at, truth.revision, what)
+
+
+def _removed(truth: Truth, event: Lived) -> bool:
+    """Return whether an administrator removed the instance, before a newer one at its address and port ended."""
+    instance = event.service, event.address, event.port, event.epoch
+    rows = (change.row for change in truth.changes if change.operation == "remove")
+    return any(isinstance(row, Listener) and (*key_of(row), row.epoch) == instance for row in rows)
 
 
 def _was_removed(truth: Truth, row: Listener) -> bool:
