@@ -16,6 +16,8 @@ STEER_SECONDS_MAX = 3600.0
 """Longest time over which hosts are redirected: no maintenance of a machine waits longer."""
 TOKEN_MAX = 256
 """Longest bearer token that is checked, in characters: the service's own tokens have 43."""
+INSTANCES_PER_MESSAGE_MAX = 128
+"""Instances in one message of the comparison of rows and books: 32 kB, half of what a host may send at once."""
 FETCH_LIMIT_MAX = 50_000
 """Most rows in one reply. Clients request the rest with `after` or `cursor`."""
 PAGE_OCTETS_MAX = 1024 * 1024

@@ -60,6 +60,8 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Seconds after which the same request may succeed; 0: a retry would not."""
     epoch: int = 0
     """Epoch that the server knows, with stale-epoch and deregistered."""
+    host: str = ""
+    """Host that registered the known instance, with stale-epoch and deregistered, if it is another one."""
     problems: tuple[Problem, ...] = ()
     """All problems, with invalid-topology."""
 
@@ -70,6 +72,8 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     revision: int
     state: State
     changed: bool = True
+    warning: str = ""
+    """Text for people: what is doubtful about this registration; empty: nothing."""
 
 
 class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):
@@ -193,6 +197,11 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
+    since: float = 0.0
+    """UNIX time of the begin of its session, or of the end; of a host at another server, when this server knew it. 0:
+    unknown."""
+    origin: str = ""
+    """Address that its session comes from; empty: unknown, as of a host at another server."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):

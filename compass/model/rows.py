@@ -182,6 +182,17 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", ta
     text: str
 
 
+class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Instance of a listener, as server and host compare what each of them has."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    host: str = ""
+    """Host for which the store has it; empty: the host that is party to the session."""
+
+
 Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host, Alert]  # noqa: UP007
 AnyRow = TypeVar("AnyRow", bound=Row)
 ListenerKey: TypeAlias = tuple[str, str, int]

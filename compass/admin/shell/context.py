@@ -29,8 +29,8 @@ from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.names import InvalidName
-from compass.model.replies import Code, Refusal, Rows
-from compass.model.requests import Fetch, Impact, Pull, Request
+from compass.model.replies import Code, Lags, Refusal, Rows
+from compass.model.requests import Fetch, Impact, Lag, Pull, Request
 from compass.model.rows import Row
 from compass.model.text import escape, escape_line
 from compass.system.command_line import print_text
@@ -227,6 +227,14 @@ class AdminContext:
         if not rows:
             raise no_such(code, message)
         return rows[0]
+
+    def lags(self) -> Lags:
+        """Return the session of each host, and the revision that it holds."""
+        reply = self.ask(Lag(pages=True), Lags)
+        while reply.cursor:
+            page = self.ask(Lag(cursor=reply.cursor), Lags)
+            reply = msgspec.structs.replace(page, hosts=reply.hosts + page.hosts)
+        return reply
 
     def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
         """Print a result: JSON with --json, else tables and sentences."""
