@@ -27,8 +27,7 @@ from compass.model.rows import IDLE, Change, Listener, State
 from compass.model.text import escape_line, is_printable_line
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""Integer that MessagePack can represent. JSON has larger ones; the host API refuses these, since no request to a
-server could contain them."""
+"""Integer that MessagePack can represent; the host API refuses larger ones, which no request to a server could have."""
 LocalPort = Annotated[Integer, between(1, PORT_MAX)]
 PROCESSES_HEADER = "OpenGNS-Processes"
 """Header of a request with the boot and the PID namespace in which its process number counts, as
@@ -130,8 +129,7 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
     metadata: Metadata = {}
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """Process id of the serving program, as the program that asks sees it; when the process ends, the listener is
-    deregistered as died. 0: no process is watched."""
+    """Process id of the serving program, as the caller sees it; its end deregisters the listener as died. 0: none."""
     hold: bool = False
     """True if the registration ends with the connection of its request."""
     zone: OptionalLabel = ""

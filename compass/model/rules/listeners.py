@@ -31,19 +31,11 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import FAILING, IDLE, Listener, State
-from compass.model.rules import instances
+from compass.model.rules import instances, validation
 from compass.model.rules.draft import Draft, refuse, unheld_id
 from compass.model.rules.failure import may_condemn
 from compass.model.rules.shares import check_parameters, check_registration
-from compass.model.rules.validation import (
-    check_epoch,
-    check_host,
-    declare,
-    detail_problem,
-    is_doubtful,
-    is_open,
-    saw_it_die,
-)
+from compass.model.rules.validation import check_epoch, check_host, detail_problem, is_doubtful, saw_it_die
 from compass.model.text import escape_line
 
 
@@ -342,7 +334,7 @@ def existing_listener(draft: Draft, service: str, address: str, port: int) -> Li
 
 def check_credential(draft: Draft, service: str, token: str, action: str) -> None:
     """Check that the token is a credential of the service; administrators need none. Raises Refused."""
-    if not token and (draft.principal.role == "admin" or is_open(draft, service)):
+    if not token and (draft.principal.role == "admin" or validation.is_open(draft, service)):
         return
     if not credential_holds(draft.catalogue, service, token, draft.now):
         refuse(
@@ -355,8 +347,7 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
 
 def _permitted_service(draft: Draft, request: Register) -> str:
     """Return the service of a registration whose credential and host are right. Raises Refused."""
-    if draft.in_development:
-        declare(draft, parse_service_id(request.service))
+    validation.declare(draft, parse_service_id(request.service))
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "register")
     check_host(draft, service, "register")
@@ -387,8 +378,7 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
 
 
 def _uses(draft: Draft, service: str) -> bool:
-    """Return whether the requesting host has services that depend on this service's category or on one that it backs
-    up."""
+    """Return whether the requesting host has services that depend on this one's category or one that it backs up."""
     host = draft.catalogue.hosts.get(draft.principal.name)
     if host is None:
         return False

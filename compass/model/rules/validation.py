@@ -218,7 +218,7 @@ def declare(draft: Draft, service: str) -> None:
     exists and is not open is left to the administrators, and so are those of tokens.
     """
     name = category_of(service)
-    if draft.principal.role != "host" or name.startswith(RESERVED_PREFIX):
+    if not draft.in_development or draft.principal.role != "host" or name.startswith(RESERVED_PREFIX):
         return
     if name not in draft.catalogue.categories:
         draft.set("category-add", Category(name, policy=Policy(open=True)))
