@@ -347,7 +347,8 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
 
 def _permitted_service(draft: Draft, request: Register) -> str:
     """Return the service of a registration whose credential and host are right. Raises Refused."""
-    validation.declare(draft, parse_service_id(request.service))
+    if draft.in_development:
+        validation.declare(draft, parse_service_id(request.service))
     service = existing_service(draft, request.service)
     check_credential(draft, service, request.credential, "register")
     check_host(draft, service, "register")
