@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from compass.admin.commands.digest import digest_command
 from compass.admin.commands.doctor import doctor_command
+from compass.admin.commands.invitations import invite_command
 from compass.admin.commands.listeners import drain_commands, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
 from compass.admin.commands.servers import server
@@ -108,7 +109,7 @@ for _group, _lines in (
     (dependency, ("dependency add web openuss",)),
     (credential, ("credential add chinaserver.openuss",)),
     (token, ("token add grafana", "token list")),
-    (host, ("host list", "host set web1.example.net --barred")),
+    (host, ("host list", "host invite web1.example.net", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
     (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
     (alert, ("alert list", "alert ways", "alert test")),
@@ -117,6 +118,7 @@ for _group, _lines in (
     _group.epilog = examples(*_lines)
     cli.add_command(_group)
 cli.add_command(tls)
+invite_command(host)
 drain_commands(cli)
 status_commands(cli)
 topology_commands(cli)

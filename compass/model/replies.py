@@ -26,6 +26,7 @@ Code = Literal[
     "unknown-credential",
     "unknown-host",
     "unknown-way",
+    "unknown-authority",
     "exists",
     "in-use",
     "stale-epoch",
@@ -147,6 +148,36 @@ class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
     revision: int
     credential: Credential
     token: str
+
+
+class Invited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="invited"):
+    """New join token in parts, the secret one of which no other reply contains."""
+
+    name: str
+    secret: str
+    store: str
+    authority: str
+    """SHA-256 of the authority's certificate, 64 hexadecimal digits."""
+    expires_at: float
+    https_port: int
+    """Port of the HTTPS API of the server that made it; 0: it has none, and no host can join."""
+
+
+class Certified(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="certified"):
+    """New certificate of a host, and the certificate of the authority that signed it, both PEM."""
+
+    certificate: str
+    authority: str
+
+
+class AuthorityInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Authority that signs for joining hosts, which verify it by its fingerprint before they send anything."""
+
+    authority: str
+    """Certificate, PEM."""
+    store: str
+    time: float
+    """UNIX time of the server."""
 
 
 class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
@@ -358,6 +389,8 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Steered,
     WayList,
     WaysTried,
+    Invited,
+    Certified,
     Refusal,
 ]
 

@@ -268,3 +268,23 @@ class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_f
 
 
 LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """Join token as the store has it. It is no part of the catalogue: hosts and other servers do not get it."""
+
+    id: str
+    """Prefix of the digest."""
+    digest: str
+    """SHA-256 of the secret, hexadecimal; the secret is not stored."""
+    host: str
+    also: tuple[str, ...]
+    """Further names and addresses of the host."""
+    created_at: float
+    created_by: str
+    """Name of the administrator."""
+    expires_at: float
+    used_at: float = 0.0
+    """Time of its use; 0: it was not used."""
+    used_from: str = ""
+    """Address that used it."""
