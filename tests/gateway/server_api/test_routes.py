@@ -124,6 +124,7 @@ def test_the_document_says_what_the_rules_say() -> None:
         "/healthz",
         "/readyz",
         "/openapi.json",
+        "/v1/join",
     ]
 
 
