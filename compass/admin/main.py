@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from compass.admin.commands.digest import digest_command
 from compass.admin.commands.doctor import doctor_command
+from compass.admin.commands.init import init
 from compass.admin.commands.invitations import invite_command
 from compass.admin.commands.listeners import drain_commands, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
@@ -117,6 +118,7 @@ for _group, _lines in (
 ):
     _group.epilog = examples(*_lines)
     cli.add_command(_group)
+cli.add_command(init)
 cli.add_command(tls)
 invite_command(host)
 drain_commands(cli)

@@ -228,12 +228,12 @@ def test_a_server_that_cannot_be_reached_leaves_the_token(signing: Deployment, t
     assert join(tmp_path, "--token", encode(two)).returncode == 0
 
 
-@pytest.mark.parametrize("existing", ["opengnscd.toml", "state/tls"])
+@pytest.mark.parametrize("existing", ["opengnscd.toml", "state/tls/host.key"])
 def test_existing_files_are_not_overwritten(signing: Deployment, tmp_path: Path, existing: str) -> None:
     """Nothing is asked of the server then: the token still works elsewhere."""
     token = invite(signing, f"{existing[:5].rstrip('/')}x.example.net")
     path = tmp_path / existing
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
     result = join(tmp_path, "--token", token)
     assert result.returncode == 5 and f"{path} exists, and nothing is overwritten" in result.stderr

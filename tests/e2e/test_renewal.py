@@ -71,7 +71,7 @@ def short_host(deployment: Deployment, authority: Credentials, name: str, tls: s
 
     deployment.certify = instead  # type: ignore[method-assign, assignment]
     own = deployment._tls
-    deployment._tls = lambda of: own(of) + tls  # type: ignore[method-assign]
+    deployment._tls = lambda name: own(name) + tls  # type: ignore[method-assign]
     try:
         host = deployment.add_host(name)
     finally:

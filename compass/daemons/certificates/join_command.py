@@ -14,12 +14,13 @@ from pathlib import Path
 import click
 
 from compass.daemons.certificates.join_exchange import NEW_TOKEN, JoinFailed, endpoints_of, exchange
-from compass.daemons.certificates.join_files import JoinPaths, check_free, config_text, write_files
+from compass.daemons.certificates.join_files import JoinPaths, check_free
 from compass.model.exit_codes import ExitCode
 from compass.model.text import escape_line
 from compass.pki.join_token import TOKEN_LENGTH_MAX, JoinToken, TokenInvalid, decode
 from compass.pki.signing import new_request
 from compass.system.command_line import CheckedCommand, print_text
+from compass.system.new_files import write_new
 
 TEXT_MAX = 2000
 """Characters of a message that are shown."""
@@ -80,22 +81,18 @@ def join(
 
 def _join(token: JoinToken, server: str, paths: JoinPaths, user: str | None) -> None:
     owner = _owner(user)
-    check_free(paths)
     key, request = new_request(token.name)
+    check_free(paths.files(token, key, "", ""))
     certified, used = exchange(token, endpoints_of(token, server), request, time.time())
-    files = {
-        "host.key": key,
-        "host.crt": certified.certificate.encode(),
-        "authority.crt": certified.authority.encode(),
-    }
+    files = paths.files(token, key, certified.certificate, certified.authority)
     try:
-        write_files(paths, config_text(token, paths), files, owner)
+        write_new(files, owner, paths.state.absolute())
     except OSError as error:
         text = f"cannot write {error.filename}: {error.strerror}; nothing was left behind, but the token is used up"
         raise JoinFailed(ExitCode.FAILED, f"{text}: {NEW_TOKEN}") from None
     print_text(f"{escape_line(token.name, TEXT_MAX)} has joined by {used[0]}:{used[1]}.")
-    print_text(f"Wrote {escape_line(str(paths.config), TEXT_MAX)}")
-    print_text(f"Wrote {escape_line(str(paths.tls), TEXT_MAX)}: host.key (secret), host.crt, authority.crt")
+    for path in files:
+        print_text(f"Wrote {escape_line(str(path), TEXT_MAX)}{' (secret)' if path.suffix == '.key' else ''}")
     default = Path("/etc/opengns/opengnscd.toml")
     print_text(f"Next: opengnscd{'' if paths.config == default else f' --config {paths.config}'}")
 
