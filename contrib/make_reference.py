@@ -47,7 +47,9 @@ def configuration() -> Iterator[str]:
         yield ""
     yield from ("## Command lines of the daemons", "")
     for program in ("opengnssd", "opengnscd"):
-        yield from section_of(context_of(program), 3, ())
+        top = context_of(program)
+        for context in (top, *commands(top.command, top)):
+            yield from section_of(context, 3, ())
 
 
 def tables() -> Iterator[str]:

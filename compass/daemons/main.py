@@ -239,9 +239,7 @@ def server(**options: Any) -> None:
     variable OPENGNSSD_CONFIG, or /etc/opengns/opengnssd.toml. To begin:
 
     \b
-      opengnsadmin tls init
-      opengnsadmin tls server gns1.example.org
-      opengnssd --print-config > opengnssd.toml
+      opengnsadmin init server gns1.example.org
 
     With `workers` in the file, this process is the parent of that number of serving processes. SIGTERM and SIGINT stop
     all of them in order. SIGHUP reloads files and program. systemd is notified when all serve (Type=notify,
@@ -262,7 +260,9 @@ def host(context: click.Context, /, **options: Any) -> None:
 
     \b
       opengnscd join --token-file web1.join
-    or, with certificates that you make yourself,
+
+    Or, with certificates that you make elsewhere:
+
     \b
       opengnsadmin tls host web1.example.org
       opengnscd --print-config > opengnscd.toml

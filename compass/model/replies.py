@@ -170,16 +170,6 @@ class Certified(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
     authority: str
 
 
-class AuthorityInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Authority that signs for joining hosts, which verify it by its fingerprint before they send anything."""
-
-    authority: str
-    """Certificate, PEM."""
-    store: str
-    time: float
-    """UNIX time of the server."""
-
-
 class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
     """Requested rows, true at `revision`."""
 

@@ -288,3 +288,13 @@ class Invitation(msgspec.Struct, frozen=True):
     """Time of its use; 0: it was not used."""
     used_from: str = ""
     """Address that used it."""
+
+
+class AuthorityInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Authority that signs for joining hosts, which verify it by its fingerprint before they send anything."""
+
+    authority: str
+    """Certificate, PEM."""
+    store: str
+    time: float
+    """UNIX time of the server."""

@@ -17,9 +17,9 @@ from twisted.logger import Logger
 from compass.model.interfaces import StoreUnavailable
 from compass.model.limits import INVITATION_NAMES_MAX, INVITATION_SECONDS_MAX, INVITATION_SECONDS_MIN, TOKEN_MAX
 from compass.model.names import parse_host_name
-from compass.model.replies import AuthorityInfo, Certified, Code, Invited, Refusal
+from compass.model.replies import Certified, Code, Invited, Refusal
 from compass.model.requests import Invite, Join, Renew
-from compass.model.rows import AdministrationEntry, Invitation, SecurityEntry
+from compass.model.rows import AdministrationEntry, AuthorityInfo, Invitation, SecurityEntry
 from compass.model.rules.decide import barred
 from compass.model.rules.draft import Principal, parameters_of
 from compass.model.rules.listeners import digest_of

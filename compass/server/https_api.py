@@ -8,8 +8,9 @@ from msgspec import Struct
 from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
 from compass.model.host_api import Condition
-from compass.model.replies import AuthorityInfo, Certified, Refusal, Reply
+from compass.model.replies import Certified, Refusal, Reply
 from compass.model.requests import Join, ReadLog, Request, Status
+from compass.model.rows import AuthorityInfo
 from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.model.rules.draft import Principal
 from compass.server.components import ServerDependencies

@@ -33,7 +33,7 @@ def tree(directory: Path) -> list[str]:
 
 
 def test_three_commands_make_an_installation_and_the_fourth_joins_a_host(tmp_path: Path) -> None:
-    """What each command prints as next works, with real daemons."""
+    """Each command prints the next one, which works, with real daemons."""
     address = new_address()
     port, https = free_port(address), free_port(address)
     gns, home, machine = tmp_path / "gns", tmp_path / "home", tmp_path / "machine"
@@ -94,7 +94,7 @@ def test_a_host_for_a_server_that_does_not_sign(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("taken", ["opengnssd.toml", "tls/server.key", "tls/authority.crt"])
 def test_nothing_is_overwritten_and_nothing_half_written(tmp_path: Path, taken: str) -> None:
-    """One file that exists stops all of them."""
+    """A file that exists stops all of them."""
     path = tmp_path / "gns" / taken
     path.parent.mkdir(parents=True)
     path.write_text("mine")
@@ -126,7 +126,7 @@ def test_bad_input_is_one_sentence_and_writes_nothing(
 
 
 def test_it_asks_on_a_terminal(tmp_path: Path) -> None:
-    """What no option says is asked, with the default in brackets; an interruption leaves nothing."""
+    """The program asks for what no option says; an interruption leaves nothing."""
     arguments = python(ADMIN, "init", "server", "gns1", "--directory", str(tmp_path / "gns"))
     for answers, status in ((["192.0.2.1", "", "y"], 0), (["192.0.2.1", "\x03"], 130)):
         directory = tmp_path / ("gns" if status == 0 else "other")
@@ -155,6 +155,6 @@ def test_it_asks_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_json_names_the_files_and_the_next_command(tmp_path: Path) -> None:
-    """For programs; nothing is asked."""
+    """A program gets one document, and nothing is asked."""
     made = run(tmp_path, "init", "server", "gns1", "--directory", str(tmp_path / "gns"), "--json")
     assert '"next": "opengnssd --config' in made.stdout and '"type": "written"' in made.stdout

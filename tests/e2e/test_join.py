@@ -25,8 +25,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from compass.model.replies import LogEntries
-from compass.model.requests import ReadLog
+from compass.model.limits import (
+    CERTIFICATE_REQUEST_OCTETS_MAX,
+    INVITATION_NAMES_MAX,
+    INVITATION_SECONDS_MAX,
+    INVITATION_SECONDS_MIN,
+)
+from compass.model.replies import Invited, LogEntries, Refusal
+from compass.model.requests import Invite, ReadLog, Renew
 from compass.model.rows import AdministrationEntry, SecurityEntry
 from compass.pki.authority import Credentials, create_authority, write_credentials
 from compass.pki.identity import leaf_problem, role_and_name
@@ -277,7 +283,7 @@ def test_a_foreign_authority_in_the_settings_is_refused_at_the_start(tmp_path: P
 
 
 def test_a_second_machine_joins_with_one_command(tmp_path: Path) -> None:
-    """In a network namespace of its own, with nothing but the token."""
+    """A machine in its own network namespace has nothing but the token."""
     alone = ["unshare", "--net", "--mount"]
     if not shutil.which("unshare") or not shutil.which("ip") or os.getuid():
         pytest.skip("network namespaces need root, unshare (util-linux) and ip (iproute2)")
@@ -290,7 +296,7 @@ def test_a_second_machine_joins_with_one_command(tmp_path: Path) -> None:
 
 
 def test_the_key_in_the_request_is_the_hosts_own(signing: Deployment, tmp_path: Path) -> None:
-    """What is on disk fits: the private key was made here."""
+    """Key and certificate on disk fit."""
     assert join(tmp_path, "--token", invite(signing, "web9.example.net")).returncode == 0
     tls = tmp_path / "state" / "tls"
     key = serialization.load_pem_private_key((tls / "host.key").read_bytes(), None)
@@ -325,3 +331,31 @@ def test_twenty_wrong_tokens_get_nothing_and_are_logged(deploy: Deploy, tmp_path
         guess(number)
     guess(99)
     assert "busy" in codes and codes[-1] == "busy"
+
+
+def test_the_bounds_of_an_invitation(signing: Deployment) -> None:
+    """Each is accepted at its bound and refused beyond it."""
+    for request, is_accepted in (
+        (Invite("b.example.net", seconds=INVITATION_SECONDS_MIN), True),
+        (Invite("b.example.net", seconds=INVITATION_SECONDS_MIN / 2), False),
+        (Invite("b.example.net", seconds=INVITATION_SECONDS_MAX), True),
+        (Invite("b.example.net", seconds=INVITATION_SECONDS_MAX + 1), False),
+        (Invite("b.example.net", _names(INVITATION_NAMES_MAX)), True),
+        (Invite("b.example.net", _names(INVITATION_NAMES_MAX + 1)), False),
+        (Invite("b.example.net", ("not a name",)), False),
+    ):
+        with signing.link() as link:
+            assert isinstance(link.ask(request), Invited) == is_accepted, request
+
+
+def _names(number: int) -> tuple[str, ...]:
+    return tuple(f"n{one}.example.net" for one in range(number))
+
+
+def test_the_bound_of_a_request(signing: Deployment) -> None:
+    """At the bound it is read, and refused for its content; beyond it is not read."""
+    identity = signing.certify("host", "c.example.net")
+    with signing.link(identity) as link:
+        for more, code in ((0, "forbidden"), (1, "malformed")):
+            refused = link.ask(Renew(bytes(CERTIFICATE_REQUEST_OCTETS_MAX + more)))
+            assert isinstance(refused, Refusal) and refused.code == code

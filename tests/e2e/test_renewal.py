@@ -120,7 +120,7 @@ def test_a_host_renews_in_its_session_and_nothing_flaps(deploy: Deploy, authorit
 
 @pytest.mark.slow
 def test_a_server_renews_its_own_and_nothing_flaps(deploy: Deploy, authority: Credentials, tmp_path: Path) -> None:
-    """Its hosts begin a new session at the end of the old certificate, and no listener changes."""
+    """Hosts of the server begin a new session at the end of the old certificate, and no listener changes."""
     deployment = signing(deploy, authority, tmp_path)
     short_lived(deployment, authority, "server", "gns1.example.net")
     first = certificate_of(deployment, "gns1.example.net")
@@ -148,7 +148,7 @@ def test_a_server_renews_its_own_and_nothing_flaps(deploy: Deploy, authority: Cr
 def test_nothing_is_tried_where_it_is_switched_off_or_impossible(
     deploy: Deploy, authority: Credentials, tmp_path: Path, tls: str, holds_key: bool
 ) -> None:
-    """By the setting, or because the server does not hold the key: the file stays as people have put it there."""
+    """The file stays as it is: the setting forbids a renewal, or the server does not hold the key."""
     deployment = signing(deploy, authority, tmp_path) if holds_key else deploy()
     deployment.start("")
     host = short_host(deployment, authority, "storage", tls)
@@ -173,7 +173,7 @@ def test_a_certificate_of_another_pki_is_not_touched(deploy: Deploy, authority: 
 
 
 def test_a_renewal_never_gets_more_than_the_session_has(deploy: Deploy, authority: Credentials, tmp_path: Path) -> None:
-    """Another name, another role, an administrator's session: refused, and the first two are in the security log."""
+    """A request for another name or role, or in an administrator's session, is refused and in the security log."""
     deployment = signing(deploy, authority, tmp_path)
     deployment.start("")
     identity = deployment.certify("host", "web1.example.net")

@@ -17,8 +17,9 @@ from cryptography import x509
 
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.names import InvalidName, parse_server
-from compass.model.replies import AuthorityInfo, Certified, Refusal
+from compass.model.replies import Certified, Refusal
 from compass.model.requests import Join
+from compass.model.rows import AuthorityInfo
 from compass.model.text import escape_line
 from compass.pki.authority import AuthorityError, attributes_of
 from compass.pki.join_token import JoinToken

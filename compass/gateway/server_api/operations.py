@@ -16,7 +16,7 @@ from compass.gateway.http.openapi import EVENTS, Operation, document
 from compass.gateway.http.prometheus_sd import PROMETHEUS
 from compass.gateway.http.sse import Revision
 from compass.model import replies, requests
-from compass.model.rows import Change
+from compass.model.rows import AuthorityInfo, Change
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ AUTHORITY = Operation(
     method="GET",
     path="/v1/join",
     summary="The authority that signs for joining hosts, which verify it by the fingerprint in their token.",
-    answers=replies.AuthorityInfo,
+    answers=AuthorityInfo,
     no_authentication=True,
 )
 JOIN = Operation(

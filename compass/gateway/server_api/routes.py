@@ -28,9 +28,9 @@ from compass.gateway.server_api.origin_check import OriginCheck
 from compass.model.host_api import Condition
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
-from compass.model.replies import AuthorityInfo, FeedEvent, Position, Refusal, Reply, Rows
+from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows
 from compass.model.requests import Fetch, Join
-from compass.model.rows import Listener
+from compass.model.rows import AuthorityInfo, Listener
 from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
 
