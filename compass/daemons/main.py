@@ -269,6 +269,8 @@ def host(context: click.Context, /, **options: Any) -> None:
     """
     if context.invoked_subcommand is None:
         _main(OPENGNSCD, **options)
+    elif any(options.values()):
+        raise click.UsageError(f"write the options of {context.invoked_subcommand} behind it")
 
 
 host.add_command(join)

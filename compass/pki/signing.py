@@ -62,9 +62,14 @@ def read_authority(directory: Path) -> Credentials:
 def fingerprint(certificate_pem: bytes) -> str:
     """Return the SHA-256 of the first certificate, 64 hexadecimal digits. Raises AuthorityError."""
     try:
-        return x509.load_pem_x509_certificate(certificate_pem).fingerprint(hashes.SHA256()).hex()
+        return fingerprint_of(x509.load_pem_x509_certificate(certificate_pem))
     except ValueError:
         raise AuthorityError("not a PEM certificate") from None
+
+
+def fingerprint_of(certificate: x509.Certificate) -> str:
+    """Return the SHA-256 of a certificate, 64 hexadecimal digits."""
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def sign_request(

@@ -103,9 +103,10 @@ class CertificateIssuer:
         self._failed = failed
 
     @property
-    def renews(self) -> bool:
-        """True if hosts can renew their certificates here."""
-        return self._environment.signer is not None
+    def renews(self) -> str:
+        """Fingerprint of the authority whose certificates hosts can renew here; empty: none."""
+        signer = self._environment.signer
+        return "" if signer is None else signer.fingerprint
 
     def info(self) -> AuthorityInfo | Refusal:
         """Return what a host needs to verify the authority."""

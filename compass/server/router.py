@@ -91,8 +91,8 @@ class Router:
         """Accept a peer, unless this server is being drained."""
         identity, catalogue = self.components.identity, self.components.committer.replica.catalogue
         greeting = Greeting(identity.name, identity.store, catalogue.revision, identity.software)
-        if self.components.issuer.renews and session.asker.role == "host":
-            greeting = greeting._replace(renews=True)
+        if session.asker.role == "host":
+            greeting = greeting._replace(renews=self.components.issuer.renews)
         return self.components.drain.redirect_of(session) or greeting
 
     def request(

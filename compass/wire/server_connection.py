@@ -73,9 +73,7 @@ class ServerConnection(Connection):
         self._applies = 0.0
         """Seconds that the peer needs to apply the messages in parts that it has not acknowledged."""
 
-    def welcome(
-        self, server: str, store: str, revision: int, software: str, version: int, renews: bool = False
-    ) -> None:
+    def welcome(self, server: str, store: str, revision: int, software: str, version: int, renews: str = "") -> None:
         """Reply to the hello of a `SessionOpened`."""
         self._send(Welcome(version, server, store, revision, self.frame_max, software, renews))
 

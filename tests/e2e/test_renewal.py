@@ -170,6 +170,7 @@ def test_a_certificate_of_another_pki_is_not_touched(deploy: Deploy, authority: 
     before = (deployment.directory / f"{host.name}.crt").read_bytes()
     past_renewal(deployment, host)
     assert (deployment.directory / f"{host.name}.crt").read_bytes() == before
+    assert deployment.ask(ReadLog("security"), LogEntries).entries == (), "nothing was tried"
 
 
 def test_a_renewal_never_gets_more_than_the_session_has(deploy: Deploy, authority: Credentials, tmp_path: Path) -> None:

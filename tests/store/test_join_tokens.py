@@ -56,7 +56,7 @@ def test_of_several_servers_one_uses_it(url: str, open_store: Callable[[str], St
 
 
 def test_a_token_is_forgotten_some_time_after_its_end(store: Store) -> None:
-    """Until then its use is refused with the reason; the next invitation removes it."""
+    """The next invitation removes it; until then its use is refused with the reason."""
     invite(store)
     at_bound = msgspec.structs.replace(TOKEN, id="b", created_at=TOKEN.expires_at + INVITATION_KEPT_SECONDS)
     invite(store, at_bound)

@@ -200,7 +200,7 @@ EXAMPLES: list[Example] = [
         (
             "welcome of a server that renews",
             0,
-            messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.2", renews=True),
+            messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.2", renews="9f" * 32),
         ),
         ("notice of a listener", 0, messages.Notice(REGISTERED)),
         ("notice of a removal", 0, messages.Notice(PURGED)),

@@ -13,6 +13,7 @@ from compass.model.limits import INVITATION_SECONDS
 from compass.model.names import format_endpoint, parse_host_name
 from compass.model.replies import Invited
 from compass.model.requests import Invite
+from compass.model.rules.networks import is_loopback
 from compass.pki.join_token import SERVERS_MAX, JoinToken, encode
 
 
@@ -60,5 +61,8 @@ def _invite(context: AdminContext, request: Invite) -> tuple[Invited, str]:
     """Ask for a join token. Returns the reply, and the text of the token."""
     servers = tuple(format_endpoint(server.host, server.port) for server in context.settings.servers)
     invited = context.ask(request, Invited)
+    if all(is_loopback(server.host) for server in context.settings.servers):
+        text = "your settings name the server by an address of this machine, and so does the token"
+        context.print_note(f"Note: {text}: for another machine use --server with a name that it can reach")
     parts = invited.https_port, invited.store, invited.authority, invited.secret
     return invited, encode(JoinToken(invited.name, servers[:SERVERS_MAX], *parts))

@@ -23,7 +23,7 @@ from compass.model.interfaces import Clock
 from compass.model.replies import Certified, Refusal, Reply
 from compass.model.requests import Renew, Request
 from compass.pki.chain import is_issued_by
-from compass.pki.signing import RequestRefused, new_request, pem, renewal_due, subject_of
+from compass.pki.signing import RequestRefused, fingerprint_of, new_request, pem, renewal_due, subject_of
 from compass.server.certificate_issuer import SigningRefused
 from compass.system.timers import Timers
 from compass.wire.messages import Pushed, Welcome
@@ -47,8 +47,8 @@ class Issuer(Protocol):
     """Source of a new certificate."""
 
     @property
-    def is_available(self) -> bool:
-        """True if a request may succeed now."""
+    def authority(self) -> str:
+        """Fingerprint of the authority whose certificates it renews; empty: it renews none now."""
 
     def certificate(self, request: bytes, name: str) -> Deferred[str]:
         """Return a Deferred of the certificate for a request, PEM; fails with RenewalFailed."""
@@ -81,7 +81,7 @@ class CertificateRenewal:
         """Renew if it is time; else wait for it. A change of the files or of the clock is found at the next check."""
         own = self._identity.identity.certificate
         left = (renewal_due(own) - self._identity.now()).total_seconds()
-        if self._is_asking or not self._issuer.is_available or not _is_private(own, self._identity):
+        if self._is_asking or not _is_renewable(own, self._identity, self._issuer.authority):
             return
         if left > 0:
             self._timers.start("check", min(left, CHECK_SECONDS), self._check)
@@ -130,12 +130,12 @@ class SessionIssuer:
         """`offered`: called at the beginning of each session in which the server renews certificates."""
         self._ask = ask
         self._offered = offered
-        self.is_available = False
-        """The last server said that it renews certificates."""
+        self.authority = ""
+        """Fingerprint of the authority of the last server; empty: it does not renew."""
 
     def session_opened(self, welcome: Welcome) -> None:
         """Note whether the server renews certificates."""
-        self.is_available = welcome.renews
+        self.authority = welcome.renews
         if welcome.renews:
             self._offered()
 
@@ -153,17 +153,14 @@ class SessionIssuer:
 class OwnIssuer:
     """Issuer of a server that holds the authority's key."""
 
-    is_available = True
-
     def __init__(self, signer: AuthoritySigner, identity: LiveIdentity) -> None:
+        self.authority = signer.fingerprint
         self._signer = signer
         self._identity = identity
 
     def certificate(self, request: bytes, name: str) -> Deferred[str]:
         """Sign."""
         own = self._identity.identity.certificate
-        if not self._signer.signed(own):
-            raise RenewalFailed("the certificate is not one of the authority that this server holds")
         try:
             return succeed(pem(self._signer.certify(subject_of(own), request)))
         except (SigningRefused, RequestRefused) as problem:
@@ -177,14 +174,15 @@ def _certificate_in(reply: Reply) -> str:
     raise RenewalFailed(f"the server refuses: {text}")
 
 
-def _is_private(own: x509.Certificate, identity: LiveIdentity) -> bool:
-    """Return whether a certificate is one that the private authority can renew: its issuer is an authority that this
-    daemon trusts, without intermediates, and role and name are where that authority puts them."""
+def _is_renewable(own: x509.Certificate, identity: LiveIdentity, authority: str) -> bool:
+    """Return whether an authority can renew a certificate: it has issued it, this daemon trusts it, and role and name
+    are where the private authority puts them. `authority`: its fingerprint, may be empty."""
     try:
         subject_of(own)
     except RequestRefused:
         return False
-    return any(is_issued_by(own, authority) for authority in identity.identity.authorities)
+    trusted = (one for one in identity.identity.authorities if fingerprint_of(one) == authority)
+    return any(is_issued_by(own, one) for one in trusted)
 
 
 def _check_new(certificate_pem: bytes, identity: LiveIdentity) -> None:

@@ -16,7 +16,7 @@ from compass.daemons.config.settings import ServerConfig
 from compass.pki.authority import AuthorityError, Credentials, Subject, check_names
 from compass.pki.chain import is_issued_by
 from compass.pki.identity import IdentityError
-from compass.pki.signing import RequestRefused, fingerprint, pem, read_authority, sign_request, subject_of
+from compass.pki.signing import RequestRefused, fingerprint_of, pem, read_authority, sign_request, subject_of
 from compass.server.certificate_issuer import SigningRefused
 
 
@@ -37,8 +37,8 @@ class AuthoritySigner:
         except AuthorityError as problem:
             raise IdentityError([f"[server] authority: {problem}"]) from None
         self.authority = authority.certificate_pem.decode("ascii")
-        self.fingerprint = fingerprint(authority.certificate_pem)
         self._certificate = x509.load_pem_x509_certificate(authority.certificate_pem)
+        self.fingerprint = fingerprint_of(self._certificate)
         if self._certificate not in trusted:
             raise IdentityError(
                 [
@@ -80,10 +80,6 @@ class AuthoritySigner:
             return sign_request(self._read(), subject, request, datetime.now(UTC), self._lifetime)
         except (AuthorityError, RequestRefused) as problem:
             raise SigningRefused(str(problem)) from None
-
-    def signed(self, certificate: x509.Certificate) -> bool:
-        """Return whether a certificate is one of this authority."""
-        return is_issued_by(certificate, self._certificate)
 
     def _read(self) -> Credentials:
         """Read the authority again. Raises SigningRefused if another one is in its place."""

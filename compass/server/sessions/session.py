@@ -45,8 +45,8 @@ class Greeting(NamedTuple):
     store: str
     revision: int
     software: str
-    renews: bool = False
-    """The peer can renew its certificate here."""
+    renews: str = ""
+    """Fingerprint of the authority whose certificates hosts can renew here; empty: none."""
 
 
 class Redirect(NamedTuple):
