@@ -241,6 +241,11 @@ def server(**options: Any) -> None:
     \b
       opengnsadmin init server gns1.example.org
 
+    Or, with certificates that you make elsewhere:
+
+    \b
+      opengnssd --print-config > opengnssd.toml
+
     With `workers` in the file, this process is the parent of that number of serving processes. SIGTERM and SIGINT stop
     all of them in order. SIGHUP reloads files and program. systemd is notified when all serve (Type=notify,
     WatchdogSec=).
