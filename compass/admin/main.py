@@ -105,6 +105,7 @@ def cli(click_context: click.Context, /, **given: Any) -> None:
 
 
 for _group, _lines in (
+    (init, ("init server gns1.example.net --sign", "init admin alice --server gns1.example.net")),
     (category, ("category list", "category add web", "category set openuss --backup emergency.rescue")),
     (service, ("service list", "service add chinaserver.openuss")),
     (dependency, ("dependency add web openuss",)),
@@ -118,7 +119,6 @@ for _group, _lines in (
 ):
     _group.epilog = examples(*_lines)
     cli.add_command(_group)
-cli.add_command(init)
 cli.add_command(tls)
 invite_command(host)
 drain_commands(cli)
