@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.journal import Registration
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.model.host_api import (
     CertificateStatus,
     HostStatus,
@@ -147,7 +147,7 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
-            warnings=tuple(filter(None, (its.journal.warning, parts.process_watch.problem))),
+            warnings=tuple(filter(None, (*its.comparison.warnings(), parts.process_watch.problem))),
             certificates=self._certificates(),
         )
 

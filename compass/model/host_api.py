@@ -31,9 +31,8 @@ Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 server could contain them."""
 LocalPort = Annotated[Integer, between(1, PORT_MAX)]
 PROCESSES_HEADER = "OpenGNS-Processes"
-"""Header of a registration with the boot and the PID namespace in which its process number counts, as
+"""Header of a request with the boot and the PID namespace in which its process number counts, as
 `BOOT-ID/INODE`. It is no field, because daemons before it refuse unknown fields; they ignore it."""
-
 
 CHECK_INTERVAL_SECONDS_MIN = 0.2
 """Shortest pause between two checks of a host's own listener: five a second are noise of the machine, not health."""
@@ -141,6 +140,9 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     degradation: Share = IDLE
     check: OwnCheck | None = None
     """Check that is repeated while the listener is registered; None: that of the configuration, if there is one."""
+    shared: bool = False
+    """True if further processes may share the registration, such as the workers of one server; it ends with the last
+    one. Each registers with its `pid` and the same credential."""
 
 
 class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -152,6 +154,9 @@ class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     address: OptionalAddress = ""
     epoch: Annotated[Integer, between(0, EPOCH_MAX)] = 0
     """Epoch of the instance, from the reply to its registration; 0: the instance that is registered here now."""
+    pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
+    """Process that leaves a registration which it shares, as the program that asks sees it; the others keep it. 0: the
+    registration ends for all."""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -356,7 +361,7 @@ class HostStatus(msgspec.Struct, frozen=True):
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
     warnings: tuple[str, ...] = ()
-    """Conditions that an administrator of the host should change."""
+    """Conditions that an administrator of the host should change, such as a file that cannot be read."""
     certificates: tuple[CertificateStatus, ...] = ()
     """Certificates whose end ends the sessions of this host, its own one first."""
 

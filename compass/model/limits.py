@@ -27,6 +27,8 @@ INVITATION_SECONDS_MAX = 7 * 86_400.0
 was lost is worth nothing a week later."""
 INVITATION_NAMES_MAX = 16
 """Most further names and addresses of a host in its certificate: more than a machine has interfaces."""
+INSTANCES_PER_MESSAGE_MAX = 128
+"""Instances in one message of the comparison of rows and books: 32 kB, half of what a host may send at once."""
 FETCH_LIMIT_MAX = 50_000
 """Most rows in one reply. Clients request the rest with `after` or `cursor`."""
 PAGE_OCTETS_MAX = 1024 * 1024

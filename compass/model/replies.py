@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, Union, get_args
 import msgspec
 
 from compass.model.rows import Alert, Change, Credential, Listener, LogEntry, Row, Snapshot, State
+from compass.model.rows import Invited as Invited
 
 Code = Literal[
     "malformed",
@@ -61,6 +62,8 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Seconds after which the same request may succeed; 0: a retry would not."""
     epoch: int = 0
     """Epoch that the server knows, with stale-epoch and deregistered."""
+    host: str = ""
+    """Host that registered the known instance, with stale-epoch and deregistered, if it is another one."""
     problems: tuple[Problem, ...] = ()
     """All problems, with invalid-topology."""
 
@@ -71,6 +74,8 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     revision: int
     state: State
     changed: bool = True
+    warning: str = ""
+    """Text for people: what is doubtful about this registration; empty: nothing."""
 
 
 class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):
@@ -150,19 +155,6 @@ class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
     token: str
 
 
-class Invited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="invited"):
-    """New join token in parts, the secret one of which no other reply contains."""
-
-    name: str
-    secret: str
-    store: str
-    authority: str
-    """SHA-256 of the authority's certificate, 64 hexadecimal digits."""
-    expires_at: float
-    https_port: int
-    """Port of the HTTPS API of the server that made it; 0: it has none, and no host can join."""
-
-
 class Certified(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="certified"):
     """New certificate of a host, and the certificate of the authority that signed it, both PEM."""
 
@@ -214,6 +206,11 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
+    since: float = 0.0
+    """UNIX time of the begin of its session, or of the end; of a host at another server, when this server knew it. 0:
+    unknown."""
+    origin: str = ""
+    """Address that its session comes from; empty: unknown, as of a host at another server."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):

@@ -42,7 +42,7 @@ from compass.model.names import (
     ServerName,
     ServiceId,
 )
-from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
+from compass.model.rows import IDLE, Category, Dependency, Host, Instance, Service, State
 
 CertificateRequest = Annotated[bytes, Meta(max_length=CERTIFICATE_REQUEST_OCTETS_MAX)]
 
@@ -126,6 +126,11 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """
     suspicions: bool = False
     """True if the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
+    holds: Line = ""
+    """Digest of the instances that the host holds, which asks for `recorded` where the store has others; empty: the
+    host does not compare now."""
+    trouble: Detail = ""
+    """Text for administrators about this host, an open incident as long as it is sent; empty: there is none."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
@@ -145,6 +150,14 @@ class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     id: int
     alive: bool
     detail: str = ""
+
+
+class Disown(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="disown"):
+    """Instances that the store has for this host and that this host does not hold: the answer to `recorded`."""
+
+    instances: tuple[Instance, ...]
+    detail: Detail = ""
+    """Reason, if the host knows one."""
 
 
 class Put(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="put"):
@@ -313,7 +326,7 @@ class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag
 
 
 WriteRequest: TypeAlias = Union[  # noqa: UP007
-    Register, Deregister, Drain, Report, Put, Remove, IssueCredential, RevokeCredential, Apply, Purge
+    Register, Deregister, Drain, Report, Disown, Put, Remove, IssueCredential, RevokeCredential, Apply, Purge
 ]
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007

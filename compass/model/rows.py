@@ -179,6 +179,17 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", ta
     text: str
 
 
+class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Instance of a listener, as server and host compare what each of them has."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    host: str = ""
+    """Host for which the store has it; empty: the host that is party to the session."""
+
+
 Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host, Alert]  # noqa: UP007
 AnyRow = TypeVar("AnyRow", bound=Row)
 ListenerKey: TypeAlias = tuple[str, str, int]
@@ -298,3 +309,16 @@ class AuthorityInfo(msgspec.Struct, frozen=True, omit_defaults=True):
     store: str
     time: float
     """UNIX time of the server."""
+
+
+class Invited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="invited"):
+    """New join token in parts, the secret one of which no other reply contains."""
+
+    name: str
+    secret: str
+    store: str
+    authority: str
+    """SHA-256 of the authority's certificate, 64 hexadecimal digits."""
+    expires_at: float
+    https_port: int
+    """Port of the HTTPS API of the server that made it; 0: it has none, and no host can join."""

@@ -26,6 +26,8 @@ from compass.server.commit.security_log import SecurityLog
 from compass.server.commit.store_access import STORE_WAIT_SECONDS, StoreAccess, StoreThread
 from compass.server.commit.transaction import Decider
 from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe
+from compass.server.failure.holdings import Holdings
+from compass.server.failure.listener_index import ListenerIndex
 from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.hosts import HostConnector, HostEvents, HostPresence
 from compass.server.push.change_feed import ChangeFeed
@@ -34,6 +36,7 @@ from compass.server.push.later_revisions import LaterRevisions
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Guards, Subscriptions
 from compass.server.queries.handler import QueryHandler
+from compass.server.queries.host_sessions import HostSessionTracker
 from compass.server.queries.status import StatusReporter, StatusSources
 from compass.server.sessions.bearer_auth import BearerAuth
 from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
@@ -107,18 +110,22 @@ class Components:
         self.changes, self.cluster = changes, cluster
         self.committer = committer = Committer(access, replica, SecurityLog(base.connections), decider, clock)
         self.publisher = publisher = Publisher(replica, clock)
-        presence = HostPresence(replica, publisher, cluster)
+        self.host_sessions = tracker = HostSessionTracker(base.name, given, cluster)
+        presence = HostPresence(replica, publisher, cluster, tracker)
         self.pending_suspicions = pending = PendingSuspicions(clock, decider, committer, publisher)
         committer.overdue_handler = pending
         detecting = DetectorDependencies(given, given.probe, presence, cluster)
-        self.detector = detector = FailureDetector(base.name, committer, pending, detecting)
+        index = ListenerIndex()
+        self.detector = detector = FailureDetector(base.name, committer, pending, detecting, index)
+        self.holdings = Holdings(clock, committer, publisher, identity.principal, index, presence)
         self.dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, sessions, given))
         servers = ClusterAccess(given.roster, given.beside)
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
         self.alerts = AlertNotifier(notifying, given.ways)
         self.refused_hosts = RefusedHosts(base.name, clock, committer)
         self.certificates = CertificateAlerts(base.name, given, committer)
-        sources = StatusSources(committer, publisher, cluster, detector.local_health, base.connections, base.drain)
+        health = detector.local_health
+        sources = StatusSources(committer, publisher, cluster, health, base.connections, base.drain, tracker)
         self.status = StatusReporter(identity, sources)
         self.membership = Membership(clock, servers, cluster, self.status, publisher)
         self.hosts = HostEvents(presence, self.membership, pending, detector, self.alerts, self.dialer)
@@ -127,7 +134,7 @@ class Components:
         self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
         self.logs = LogReader(clock, committer, access)
         self.trimmer = LogTrimmer(clock, access, given.keep)
-        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access))
+        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access), self.holdings)
         self.subscriptions = Subscriptions(identity, clock, committer, publisher, guards, self.hosts)
         self.change_feed = ChangeFeed(loaded.store, loaded.revision)
         self.queries = QueryHandler(loaded.store, given, committer, publisher)
@@ -141,7 +148,16 @@ class Components:
         sessions = SessionChanges(self.connections)
         # A suspicion that the log settles ends before the listener is weighed again.
         failures = self.pending_suspicions, self.detector
-        self.changes.on_commit = (self.publisher, self.change_feed, sessions, self.dialer, *failures, self.alerts)
+        # Holdings read the detector's index of the listeners as it was before a change.
+        self.changes.on_commit = (
+            self.publisher,
+            self.change_feed,
+            sessions,
+            self.dialer,
+            self.holdings,
+            *failures,
+            self.alerts,
+        )
         self.changes.on_reload = (
             self.publisher,
             self.subscriptions,

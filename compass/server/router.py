@@ -43,12 +43,14 @@ def handlers(components: Components) -> dict[type, Handler]:
     c = components
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
-    proven = Handler(c.committer.submit, (ChangeLimit(c.clock, c.change_rates, c.committer.replica),), checked=True)
+    changes = ChangeLimit(c.clock, c.change_rates, c.committer.replica)
+    doubts = DoubtfulDeaths(c.committer.replica, c.holdings, c.detector)
     watches = WatchLimit(c.clock, c.committer.replica)
     return {
-        requests.Register: proven,
-        requests.Deregister: Handler(DoubtfulDeaths(c.committer, c.detector).deregister, proven.limits, checked=True),
-        requests.Drain: proven,
+        requests.Register: Handler(c.holdings.submit, (changes,), checked=True),
+        requests.Deregister: Handler(doubts.deregister, (changes,), checked=True),
+        requests.Drain: Handler(c.committer.submit, (changes,), checked=True),
+        requests.Disown: write,
         requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),
         requests.Put: write,
         requests.Remove: write,

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from compass.model.catalogue.digest import canonical, digest_of_rows, row_digest, to_hex
+from compass.model.catalogue.digest import canonical, digest_of_rows, instance_digest, row_digest, to_hex
+from compass.model.limits import EPOCH_MAX, PORT_MAX
 from compass.model.rows import Category, Listener
 from compass.wire import limits
 from compass.wire.announcement import MAGIC
@@ -297,6 +298,19 @@ def sums() -> list[Plain]:
     return [{"rows": places, "digest": to_hex(digest_of_rows(ROWS[place] for place in places))} for places in chosen]
 
 
+def instances() -> list[Plain]:
+    """Digests of what a host holds: of single instances, and of several."""
+    held = [("a.b", "192.0.2.1", 1, 1), ("chinaserver.openuss", "2001:db8::1", PORT_MAX, EPOCH_MAX)]
+    books = [[], held[:1], held[1:], held, held[::-1]]
+    return [
+        {
+            "instances": [dict(zip(("service", "address", "port", "epoch"), one, strict=True)) for one in book],
+            "digest": to_hex(sum(instance_digest(one[:3], one[3]) for one in book)),
+        }
+        for book in books
+    ]
+
+
 def in_parts() -> list[Plain]:
     """Messages in parts: with the number of a request, pushed, and cut within a character and within a number."""
     reply = {"type": "done", "revision": 70000}
@@ -392,6 +406,7 @@ def text() -> str:
         "announcements": announcements(),
         "digests": digests(),
         "sums": sums(),
+        "instances": instances(),
     }
     for name, vectors in sections.items():
         lines = ",\n".join("  " + json.dumps(vector) for vector in vectors)

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -30,10 +30,10 @@ from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.names import InvalidName
-from compass.model.replies import Code, Refusal, Rows
-from compass.model.requests import Fetch, Impact, Pull, Request
+from compass.model.replies import Code, Lags, Refusal, Rows
+from compass.model.requests import Fetch, Impact, Lag, Pull, Request
 from compass.model.rows import Row
-from compass.model.rules.certificates import DAY_SECONDS, NOTICE_DAYS
+from compass.model.rules.certificates import NOTICE_DAYS
 from compass.model.text import escape, escape_line
 from compass.pki.authority import describe
 from compass.system.command_line import print_text
@@ -174,7 +174,7 @@ class AdminContext:
         """Print a note if the administrator's own certificate ends soon: no server renews it."""
         ends = datetime.fromisoformat(describe(path.read_bytes())["not_after"])
         left = ends.timestamp() - self.machine.now()
-        if not self._is_noted and left < NOTICE_DAYS[0] * DAY_SECONDS:
+        if not self._is_noted and left < timedelta(days=NOTICE_DAYS[0]).total_seconds():
             self._is_noted = True
             advice = "have another one made with 'opengnsadmin init admin NAME' where the authority is"
             self.print_note(f"Note: your certificate ends in {format_duration(max(left, 0.0))}; {advice}")
@@ -226,6 +226,14 @@ class AdminContext:
         if not rows:
             raise no_such(code, message)
         return rows[0]
+
+    def lags(self) -> Lags:
+        """Return the session of each host, and the revision that it holds."""
+        reply = self.ask(Lag(pages=True), Lags)
+        while reply.cursor:
+            page = self.ask(Lag(cursor=reply.cursor), Lags)
+            reply = msgspec.structs.replace(page, hosts=reply.hosts + page.hosts)
+        return reply
 
     def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
         """Print a result: JSON with --json, else tables and sentences."""

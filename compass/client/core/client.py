@@ -173,6 +173,7 @@ class CoreClient:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
             check_of(options.get("check")),
+            options.get("shared", False) and not hold,
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -183,9 +184,13 @@ class CoreClient:
                 outcome = await (held.next() if held else self._registered(request))
                 break
             except ApiProblem as problem:
+                if problem.code == "malformed" and request.shared:
+                    # A daemon of an earlier version; the newest worker counts there.
+                    request = msgspec.structs.replace(request, shared=False)
+                    continue
                 if problem.code == "foreign-process" and held is None:
                     # The daemon does not see the processes of this container, but it sees a connection.
-                    request = msgspec.structs.replace(request, pid=0, hold=True)
+                    request = msgspec.structs.replace(request, pid=0, hold=True, shared=False)
                     held = HeldRegistration(self.calls, request, RetryPolicy(self.warn))
                     continue
                 left = deadline - self.runtime.seconds()
@@ -203,7 +208,8 @@ class CoreClient:
 
     async def deregister(self, own: LocalRegister, epoch: int) -> None:
         """Deregister what `own` has registered. Problems are only logged."""
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
+        leaving = own.pid if own.shared else 0
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch, leaving)
         try:
             await self.calls.deregister(request)
         except ApiProblem as problem:

@@ -53,6 +53,7 @@ from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.net.own_listeners import check_means
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
+from compass.daemons.process.own_directories import OwnDirectories
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import AgentCheck
@@ -110,6 +111,7 @@ class HostService(Service):
         self._dns = config.dns
         self._identity = identity = LiveIdentity(reactor, config.tls, "host")
         self._ports: list[Any] = []
+        self._directories = OwnDirectories(reactor)
         self._name = parse_host_name(identity.name)
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
@@ -166,7 +168,7 @@ class HostService(Service):
         )
 
     def startService(self) -> None:
-        """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
+        """Answer from the disk cache, then connect to a server; `started` fails if the daemon cannot serve."""
         super().startService()
         self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
@@ -177,6 +179,7 @@ class HostService(Service):
         return find_address(server.address for server in self._selector.servers)
 
     async def _start(self, settings: HostSettings) -> None:
+        await self._directories.lock(Path(settings.state_directory), "state_directory")
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
         metrics = Metrics(
             self._reactor, {"version": compass.__version__}, Snapshot(AgentMetrics, "opengns_host_", agent.api.metrics)
@@ -203,6 +206,8 @@ class HostService(Service):
             await listen_dns(
                 self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers, guard
             )
+        if (shared := _view_directory(settings)) is not None:
+            await self._directories.lock(shared, "view")
         for warning in agent.api.status().warnings:
             self.log.warn("{warning}", warning=warning)
         agent.start()
@@ -240,6 +245,7 @@ class HostService(Service):
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
         stopped = gatherResults([*closing, self._agent.stop()], consumeErrors=True)
+        stopped.addBoth(lambda _: self._directories.release())
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 

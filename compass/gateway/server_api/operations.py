@@ -16,6 +16,7 @@ from compass.gateway.http.openapi import EVENTS, Operation, document
 from compass.gateway.http.prometheus_sd import PROMETHEUS
 from compass.gateway.http.sse import Revision
 from compass.model import replies, requests
+from compass.model.cluster import HostSessions
 from compass.model.rows import AuthorityInfo, Change
 
 
@@ -60,6 +61,14 @@ EVENTS_OF_ALL = Operation(
     asks=EventsAsked,
     media=EVENTS,
     headers=("Last-Event-ID",),
+)
+
+HOST_SESSIONS = Operation(
+    method="GET",
+    path="/v1/hosts/sessions",
+    summary="The hosts' sessions as they begin and end: events `sessions` (data: HostSessions), the first one with all "
+    "that this server knows; the id is the number of the view. An interrupted stream begins with all again.",
+    media=EVENTS,
 )
 
 
@@ -132,7 +141,7 @@ ASKED = (
 )
 """Operations that are a request of the protocol."""
 
-OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, AUTHORITY, JOIN, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
+OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, AUTHORITY, JOIN, *ASKED, PROMETHEUS, EVENTS_OF_ALL, HOST_SESSIONS)
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by 'opengnsadmin token add'."},
     "certificate": {"type": "mutualTLS", "description": "Of this installation's authority, role admin or host."},
@@ -142,4 +151,5 @@ _ABOUT = "Everything that opengnsadmin can do, over HTTPS. A refusal has a code,
 
 def server_document() -> dict[str, Any]:
     """Return the OpenAPI document, ready for JSON."""
-    return document("OpenGNS server API", _ABOUT, OPERATIONS, (replies.Position, Change), SECURITY)
+    events = (replies.Position, Change, HostSessions)
+    return document("OpenGNS server API", _ABOUT, OPERATIONS, events, SECURITY)

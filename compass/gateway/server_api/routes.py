@@ -25,6 +25,7 @@ from compass.gateway.metrics.exposition import Metrics
 from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
 from compass.gateway.server_api.origin_check import OriginCheck
+from compass.model.cluster import HostSessions
 from compass.model.host_api import Condition
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
@@ -86,6 +87,9 @@ class ServerApi(Protocol):
     ) -> Callable[[], None] | Refusal:
         """Deliver every change until the returned function is called."""
 
+    def follow_hosts(self, asker: Principal, deliver: Callable[[HostSessions], None]) -> Callable[[], None] | Refusal:
+        """Deliver the sessions of hosts until the returned function is called."""
+
 
 def site(
     api: ServerApi,
@@ -140,6 +144,7 @@ class ServerHttp:
             (operations.JOIN, self._join),
             (PROMETHEUS, self._prometheus),
             (operations.EVENTS_OF_ALL, self._events),
+            (operations.HOST_SESSIONS, self._host_sessions),
             *((operation, self._ask) for operation in operations.ASKED),
             *more,
         ]
@@ -239,6 +244,14 @@ class ServerHttp:
             stream.deliver(event.revision, "position" if isinstance(event, Position) else "change", event)
 
         result = self._api.follow(who, resumes_at(request, asked.since), deliver)
+        if isinstance(result, Refusal):
+            return server.answer(request, result)
+        stream.start(result)
+        return Deferred()
+
+    def _host_sessions(self, request: Request, _: None) -> Any:
+        stream = _CallersStream(request, self._clock, self)
+        result = self._api.follow_hosts(_who(request), lambda told: stream.deliver(told.view, "sessions", told))
         if isinstance(result, Refusal):
             return server.answer(request, result)
         stream.start(result)

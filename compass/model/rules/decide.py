@@ -20,6 +20,7 @@ from compass.model.requests import (
     Attend,
     Deregister,
     Digest,
+    Disown,
     Drain,
     Examine,
     Fetch,
@@ -50,13 +51,13 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
-from compass.model.rules import administration, listeners, listing, queries
+from compass.model.rules import administration, instances, listeners, listing, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
 from compass.model.text import escape_line
 
 _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
     (frozenset({"host", "admin"}), (Register, Deregister, Drain, Report, WeighedReport)),
-    (frozenset({"host"}), (Findings, Watch, Renew)),
+    (frozenset({"host"}), (Disown, Findings, Watch, Renew)),
     (frozenset({"host", "admin", "viewer"}), (Pull,)),
     (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
     (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays, Invite)),
@@ -71,6 +72,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Drain: listeners.decide_drain,
     Report: listeners.decide_report,
     WeighedReport: listeners.decide_report,
+    Disown: instances.decide_disown,
     Suspect: listeners.decide_suspect,
     Incident: listeners.decide_incident,
     Verdict: listeners.decide_verdict,

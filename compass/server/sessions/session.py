@@ -124,6 +124,8 @@ class Session(FlowControl):
         """Run of the daemon, as its last watch said; empty: unknown."""
         self.suspicions = False
         """The host accepts suspicions."""
+        self.takes_recorded = False
+        """The host compares what it holds with what is recorded for it."""
         self.compares = False
         """The host compares digests."""
         self.has_registered = False

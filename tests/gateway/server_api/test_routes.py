@@ -16,6 +16,7 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from compass.gateway.http import schemas, sse
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
+from compass.model.cluster import HostSession, HostSessions
 from compass.model.host_api import Condition
 from compass.model.replies import CODES, Certified, FeedEvent, Position, Refusal, Rows
 from compass.model.requests import Fetch, Findings, Join, Watch
@@ -76,6 +77,13 @@ class Told:
             return self.answer
         self.deliver = deliver
         deliver(Position("st", 7, complete=True))
+        return self.stopped.set
+
+    def follow_hosts(self, asker: Principal, deliver: Callable[[HostSessions], None]) -> Any:
+        self.asked.append((asker, "sessions"))
+        if isinstance(self.answer, Refusal):
+            return self.answer
+        deliver(HostSessions(7, (HostSession("web1", "open", "gns1", 1.5, "192.0.2.1"),), complete=True))
         return self.stopped.set
 
 
@@ -232,3 +240,14 @@ def test_targets_of_a_category_that_there_is_not(server_api: Api) -> None:
     response = server_api.open("GET", "/v1/prometheus/OpenUSS")
     assert response.status == 404 and msgspec.json.decode(response.read())["code"] == "unknown-category"
     assert server_api.server.asked[-1] == (ADMIN, Fetch("category", name="openuss"))
+
+
+def test_the_sessions_of_hosts_are_a_stream(server_api: Api) -> None:
+    """A1: the first event has all; a caller without the right gets the refusal."""
+    response = server_api.open("GET", "/v1/hosts/sessions")
+    lines = [response.readline() for _ in range(3)]
+    assert lines[:2] == [b"id: 7\n", b"event: sessions\n"]
+    assert json.loads(lines[2].removeprefix(b"data: "))["hosts"][0]["host"] == "web1"
+    response.close()
+    server_api.server.answer = Refusal("forbidden", "no")
+    assert server_api.open("GET", "/v1/hosts/sessions").status == 403
