@@ -50,7 +50,9 @@ def configuration() -> Iterator[str]:
     for inner in commands(top.command, top):
         yield from section_of(inner, 3, tuple(options_of(top)))
     for program in ("opengnssd", "opengnscd"):
-        yield from section_of(context_of(program), 3, ())
+        top = context_of(program)
+        for context in (top, *commands(top.command, top)):
+            yield from section_of(context, 3, ())
 
 
 def tables() -> Iterator[str]:

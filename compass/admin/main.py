@@ -10,6 +10,8 @@ from click.shell_completion import get_completion_class
 import compass
 from compass.admin.commands.digest import digest_command
 from compass.admin.commands.doctor import doctor_command
+from compass.admin.commands.init import init
+from compass.admin.commands.invitations import invite_command
 from compass.admin.commands.listeners import drain_commands, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
 from compass.admin.commands.servers import server
@@ -112,12 +114,13 @@ def cli(click_context: click.Context, /, **given: Any) -> None:
 
 
 for _group, _lines in (
+    (init, ("init server gns1.example.net --sign", "init admin alice --server gns1.example.net")),
     (category, ("category list", "category add web", "category set openuss --backup emergency.rescue")),
     (service, ("service list", "service add chinaserver.openuss")),
     (dependency, ("dependency add web openuss",)),
     (credential, ("credential add chinaserver.openuss",)),
     (token, ("token add grafana", "token list")),
-    (host, ("host list", "host set web1.example.net --barred")),
+    (host, ("host list", "host invite web1.example.net", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
     (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
     (alert, ("alert list", "alert ways", "alert test")),
@@ -140,6 +143,7 @@ cli.hints = {
 server.hints = {"list": "opengnsadmin status", "show": "opengnsadmin status"}
 log.aliases = {"administration": "admin", "update": "updates"}
 cli.add_command(tls)
+invite_command(host)
 drain_commands(cli)
 status_commands(cli)
 topology_commands(cli)

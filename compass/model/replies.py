@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, Union, get_args
 import msgspec
 
 from compass.model.rows import Alert, Change, Credential, Listener, LogEntry, Row, Snapshot, State
+from compass.model.rows import Invited as Invited
 
 Code = Literal[
     "malformed",
@@ -26,6 +27,7 @@ Code = Literal[
     "unknown-credential",
     "unknown-host",
     "unknown-way",
+    "unknown-authority",
     "exists",
     "in-use",
     "stale-epoch",
@@ -151,6 +153,13 @@ class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
     revision: int
     credential: Credential
     token: str
+
+
+class Certified(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="certified"):
+    """New certificate of a host, and the certificate of the authority that signed it, both PEM."""
+
+    certificate: str
+    authority: str
 
 
 class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
@@ -367,6 +376,8 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Steered,
     WayList,
     WaysTried,
+    Invited,
+    Certified,
     Refusal,
 ]
 

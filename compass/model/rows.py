@@ -282,3 +282,46 @@ class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_f
 
 
 LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """Join token as the store has it. It is no part of the catalogue: hosts and other servers do not get it."""
+
+    id: str
+    """Prefix of the digest."""
+    digest: str
+    """SHA-256 of the secret, hexadecimal; the secret is not stored."""
+    host: str
+    also: tuple[str, ...]
+    """Further names and addresses of the host."""
+    created_at: float
+    created_by: str
+    """Name of the administrator."""
+    expires_at: float
+    used_at: float = 0.0
+    """Time of its use; 0: it was not used."""
+    used_from: str = ""
+    """Address that used it."""
+
+
+class AuthorityInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Authority that signs for joining hosts, which verify it by its fingerprint before they send anything."""
+
+    authority: str
+    """Certificate, PEM."""
+    store: str
+    time: float
+    """UNIX time of the server."""
+
+
+class Invited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="invited"):
+    """New join token in parts, the secret one of which no other reply contains."""
+
+    name: str
+    secret: str
+    store: str
+    authority: str
+    """SHA-256 of the authority's certificate, 64 hexadecimal digits."""
+    expires_at: float
+    https_port: int
+    """Port of the HTTPS API of the server that made it; 0: it has none, and no host can join."""

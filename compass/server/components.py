@@ -14,6 +14,7 @@ from compass.model.rules.certificates import OwnCertificate
 from compass.server.alerts.certificates import CertificateAlerts
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.alerts.refused_hosts import RefusedHosts
+from compass.server.certificate_issuer import CertificateIssuer, Signer
 from compass.server.cluster.double_sessions import DoubleSessions
 from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
@@ -41,7 +42,7 @@ from compass.server.sessions.bearer_auth import BearerAuth
 from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
-from compass.server.sessions.rate_limit import ChangeRates
+from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, ChangeRates, RateLimiter
 from compass.server.sessions.session import AddressesOf, PeerOf, Session, SessionContext
 
 
@@ -74,6 +75,8 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     addresses_of: AddressesOf = lambda stream: ()
     certificates: Callable[[], Sequence[OwnCertificate]] = tuple
     """Function that returns the certificates whose end ends this server's sessions."""
+    signer: Signer | None = None
+    """Private authority with its key; None: this server does not have it, and signs no certificates."""
     reports_certificates: bool = True
     """True if this process opens incidents about them: of several workers one does."""
     development: bool = False
@@ -138,6 +141,8 @@ class Components:
         self.change_feed = ChangeFeed(loaded.store, loaded.revision)
         self.queries = QueryHandler(loaded.store, given, committer, publisher)
         self.bearer_auth = BearerAuth(given, committer)
+        failed = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
+        self.issuer = CertificateIssuer(loaded.store, given, access, committer, failed)
         self._subscribe()
 
     def _subscribe(self) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
 from compass.model.host_api import Condition
-from compass.model.replies import Refusal, Reply
-from compass.model.requests import Lag, ReadLog, Request, Status
+from compass.model.replies import Certified, Refusal, Reply
+from compass.model.requests import Join, Lag, ReadLog, Request, Status
+from compass.model.rows import AuthorityInfo
 from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.model.rules.draft import Principal
 from compass.server.components import ServerDependencies
@@ -62,6 +63,16 @@ class HttpsApi:
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Write to the security log that a certificate was refused."""
         self._connections.log_refusal(name, origin, why)
+
+    def authority(self) -> AuthorityInfo | Refusal:
+        """Return what a host needs to verify the authority before it joins."""
+        return NOT_READY if self.router is None else self.router.components.issuer.info()
+
+    def join(self, request: Join, origin: str) -> Deferred[Certified | Refusal]:
+        """Return the first certificate of a host that has a join token."""
+        if self.router is None:
+            return succeed(NOT_READY)
+        return ensureDeferred(self.router.components.issuer.join(request, origin))
 
     def may_ask(self, asker: Principal, kind: type[Struct]) -> Refusal | None:
         """Return why a caller may not make requests of a type."""

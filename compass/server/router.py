@@ -65,6 +65,8 @@ def handlers(components: Components) -> dict[type, Handler]:
         requests.Findings: Handler(
             lambda request, session: c.detector.findings(session.asker.name, request), needs_session=True
         ),
+        requests.Invite: Handler(c.issuer.invite),
+        requests.Renew: Handler(c.issuer.renew, needs_session=True),
         requests.ReadLog: Handler(lambda request, _: c.logs.read(request)),
         requests.Status: Handler(lambda request, _: c.status.status()),
         requests.Digest: Handler(lambda request, _: c.status.digest(request)),
@@ -91,6 +93,8 @@ class Router:
         """Accept a peer, unless this server is being drained."""
         identity, catalogue = self.components.identity, self.components.committer.replica.catalogue
         greeting = Greeting(identity.name, identity.store, catalogue.revision, identity.software)
+        if session.asker.role == "host":
+            greeting = greeting._replace(renews=self.components.issuer.renews)
         return self.components.drain.redirect_of(session) or greeting
 
     def request(
@@ -99,7 +103,7 @@ class Router:
         """Return the answer to a request, or its refusal: at once what is in memory."""
         handler = self._handlers[type(request)]
         if handler.needs_session and session is None:
-            return Refusal("out-of-turn", "only a session can watch; /v1/events sends every change")
+            return Refusal("out-of-turn", "this request needs a session; /v1/events sends every change")
         self.asked[type(request)] += 1
         if session is not None and isinstance(request, requests.Register):
             session.has_registered = True

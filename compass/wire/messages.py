@@ -40,6 +40,8 @@ class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     frame_max: int
     """Octets of the largest body that the server accepts from this client."""
     software: str = ""
+    renews: str = ""
+    """SHA-256 of the authority whose certificates hosts can renew in this session (`renew`); empty: none."""
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="notice"):

@@ -90,6 +90,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("host", "add", "new1.example.net"),
         ("host", "set", "new1.example.net", "--barred"),
         ("host", "list"),
+        ("host", "invite", "new2.example.net"),
         ("host", "show", "new1.example.net"),
         ("host", "remove", "new1.example.net"),
         ("listener", "add", "northeast.openuss", "192.0.2.8:2028"),
@@ -126,8 +127,8 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         assert json.loads(uss.done("--json", *run)), run
     untested = {path for path, command in leaves(cli) if not isinstance(command, click.Group)}
     untested -= {run[:2] for run in runs} | {run[:1] for run in runs}
-    # Those of the store itself are in test_offline.py.
-    assert {path[0] for path in untested} - {"backup", "restore", "store"} == {"tls"}
+    # Those of the store itself are in test_offline.py, those of init in tests/e2e/test_init.py.
+    assert {path[0] for path in untested} - {"backup", "restore", "store"} == {"tls", "init"}
 
 
 def test_objects_are_added_shown_changed_and_removed(program: Program, server: LittleServer) -> None:

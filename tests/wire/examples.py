@@ -145,6 +145,8 @@ EXAMPLES: list[Example] = [
         ("ways", 40, requests.Ways()),
         ("try-ways", 41, requests.TryWays()),
         ("try-ways of one name", 42, requests.TryWays("mail")),
+        ("invite", 43, requests.Invite("web3.example", ("192.0.2.9",), 600.0)),
+        ("renew", 44, requests.Renew(bytes.fromhex("3081b5"))),
         ("put of a policy", 36, requests.Put(rows.Category("openuss", policy=JUDGED))),
         ("put of a pool policy", 37, requests.Put(rows.Category("openuss", policy=POOLED))),
         (
@@ -209,6 +211,11 @@ EXAMPLES: list[Example] = [
     ),
     *_server(
         ("welcome", 0, messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.1")),
+        (
+            "welcome of a server that renews",
+            0,
+            messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.2", renews="9f" * 32),
+        ),
         ("notice of a listener", 0, messages.Notice(REGISTERED)),
         ("notice of a removal", 0, messages.Notice(PURGED)),
         ("notice that widens", 0, messages.Notice(NEEDS, SNAPSHOT)),
@@ -348,6 +355,19 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("steered", 29, replies.Steered(2)),
+        (
+            "invited",
+            29,
+            replies.Invited("web3.example", "c2VjcmV0", STORE, "9f" * 32, 1790000600.0, 4864),
+        ),
+        (
+            "certified",
+            28,
+            replies.Certified(
+                "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+                "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n",
+            ),
+        ),
         (
             "ways-tried",
             30,

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -23,7 +24,7 @@ from rich.text import Text
 
 from compass.admin.shell.config import Given, Settings, SettingsProblem, read_settings
 from compass.admin.shell.connection import EXIT_OF_KIND, AdminSession, ConnectionFailed
-from compass.admin.shell.formats import TimeFormat, as_json
+from compass.admin.shell.formats import TimeFormat, as_json, format_duration
 from compass.admin.shell.seen_revisions import SeenRevisions
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
@@ -32,7 +33,9 @@ from compass.model.names import InvalidName
 from compass.model.replies import Code, Lags, Refusal, Rows
 from compass.model.requests import Fetch, Impact, Lag, Pull, Request
 from compass.model.rows import Row
+from compass.model.rules.certificates import NOTICE_DAYS
 from compass.model.text import escape, escape_line
+from compass.pki.authority import describe
 from compass.system.command_line import print_text
 from compass.system.files import replacing
 
@@ -135,6 +138,7 @@ class AdminContext:
         self.in_json = False
         self._settings: Settings | None = None
         self._session: AdminSession | None = None
+        self._is_noted = False
         self._seen = SeenRevisions(self.machine.home, self.machine)
 
     @property
@@ -153,6 +157,7 @@ class AdminContext:
         """Send a request. Returns the reply of the expected type, raises Failed for a refusal."""
         if self._session is None:
             self._session = self._connect()
+            self._note_end_of_certificate(self.settings.identity.certificate)
         store = self._session.welcome.store
         if isinstance(request, Fetch | Impact | Pull):
             request = msgspec.structs.replace(request, store=store, seen=self._seen.last_seen(store))
@@ -179,6 +184,15 @@ class AdminContext:
                 if problem.kind != "unavailable" or self.machine.now() >= end:
                     raise
             self.machine.sleep(WAIT_POLL_SECONDS)
+
+    def _note_end_of_certificate(self, path: Path) -> None:
+        """Print a note if the administrator's own certificate ends soon: no server renews it."""
+        ends = datetime.fromisoformat(describe(path.read_bytes())["not_after"])
+        left = ends.timestamp() - self.machine.now()
+        if not self._is_noted and left < timedelta(days=NOTICE_DAYS[0]).total_seconds():
+            self._is_noted = True
+            advice = "have another one made with 'opengnsadmin init admin NAME' where the authority is"
+            self.print_note(f"Note: your certificate ends in {format_duration(max(left, 0.0))}; {advice}")
 
     def close_session(self) -> None:
         """Close the session, because servers end an idle one. The next request opens another."""

@@ -149,6 +149,8 @@ def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
         reader.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
         server["alert_command"] = reader.command("[server] alert_command", command)
+    if server.get("authority"):
+        server["authority"] = reader.absolute(server["authority"])
     if "store" in server:
         server["store"] = _store(reader, server["store"])
 

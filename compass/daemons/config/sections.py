@@ -54,6 +54,13 @@ NOT_SHARED = "none"
 """Value in place of a directory: the view is not shared."""
 DNS_PORT = 4853
 
+CERTIFICATE_SECONDS = 365 * 86_400.0
+"""Lifetime of a certificate that renews itself: a machine that was switched off for four months still has a valid one,
+and a stolen key is worth nothing a year later."""
+CERTIFICATE_SECONDS_MIN = 5.0
+"""Shortest lifetime of a certificate: for exercises; a renewal takes less than a second."""
+CERTIFICATE_SECONDS_MAX = 825 * 86_400.0
+"""Longest life of a leaf certificate that every common TLS library accepts."""
 TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: during it they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
@@ -63,6 +70,7 @@ AddressesMax = Annotated[int, Meta(ge=0, le=ADDRESSES_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
 StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
+CertificateSeconds = Annotated[float, Meta(ge=CERTIFICATE_SECONDS_MIN, le=CERTIFICATE_SECONDS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
@@ -97,6 +105,14 @@ class TlsSettings(msgspec.Struct, frozen=True):
     ] = ()
     host: Annotated[tuple[str, ...], about("Patterns of certificate names with the role host.")] = ()
     server: Annotated[tuple[str, ...], about("Patterns of certificate names with the role server.")] = ()
+    renew: Annotated[
+        bool,
+        about(
+            "true: a certificate of the private authority is renewed when a third of its lifetime is left, by a server "
+            "that holds the authority's key; certificate and key are then replaced. Certificates of other authorities "
+            "are never touched. false: replace the files yourself."
+        ),
+    ] = True
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -133,6 +149,18 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "on its own network, so that hosts find it (docs/explanation/discovery.md); empty: no announcements."
         ),
     ] = ""
+    authority: Annotated[
+        str,
+        about(
+            "Directory of the private authority (opengnsadmin tls init) whose key this server may use to sign "
+            "certificates of hosts that join or renew, and its own; empty: it signs nothing. A person who controls "
+            "this server can then make certificates of every role (docs/explanation/security.md)."
+        ),
+    ] = ""
+    certificate_seconds: Annotated[
+        CertificateSeconds,
+        about("With `authority`: lifetime of the certificates that this server signs; hosts renew theirs in time."),
+    ] = CERTIFICATE_SECONDS
     workers: Annotated[
         Workers,
         about(

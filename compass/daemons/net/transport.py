@@ -208,6 +208,14 @@ class TlsConnection(TLSMemoryBIOProtocol):
             self.peer_certificate_end = end.timestamp() if end.year > 1 else None
             self._watch(end)
 
+    def peer_renewed(self, certificate: x509.Certificate) -> None:
+        """End the connection with a new certificate of the peer: this end has issued it, for the same name and role."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+        end = certificate.not_valid_after_utc
+        self.peer_certificate_end = end.timestamp()
+        self._watch(end)
+
     def _watch(self, end: datetime) -> None:
         """End the connection with the certificate; now and then check the clock of the machine, which may be set."""
         clock: Any = getattr(self.transport, "reactor", None)

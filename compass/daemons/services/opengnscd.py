@@ -31,6 +31,7 @@ from compass.agent.upstream.connector import Dial
 from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
+from compass.daemons.certificates.renewal import CertificateRenewal, SessionIssuer
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import AUTO_ADDRESS, NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
@@ -117,13 +118,16 @@ class HostService(Service):
         draw = random.SystemRandom().random
         self._selector = ServerSelector(draw, known.candidates)
         self._agent = Agent(self._dependencies(config))
-        identity.recovered.append(self._agent.components.upstream.retry_now)
+        upstream = self._agent.components.upstream
+        identity.recovered.append(upstream.retry_now)
+        issuer = SessionIssuer(upstream.ask, lambda: self._renewal.start())
+        self._renewal = CertificateRenewal(reactor, config.tls, identity, issuer)
+        upstream.follow(issuer)
         self._service_names: list[SrvLookup] = []
         if known.services:
             lookup = ResolverLookup(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
                 self._selector.expect(name)
-                upstream = self._agent.components.upstream
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
     def _dependencies(self, config: HostConfig) -> AgentDependencies:
@@ -242,6 +246,7 @@ class HostService(Service):
         super().stopService()
         self.started.cancel()
         self._identity.stop()
+        self._renewal.stop()
         for name in self._service_names:
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]

@@ -17,6 +17,8 @@ from twisted.logger import Logger
 import compass
 from compass.console import pages as console
 from compass.daemons.alerts.channels import alert_channels
+from compass.daemons.certificates.renewal import CertificateRenewal, OwnIssuer
+from compass.daemons.certificates.signer import AuthoritySigner
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.net import connection_table
@@ -81,6 +83,12 @@ class ServerService(Service):
         self._worker = worker
         self._identity = identity = LiveIdentity(reactor, config.tls, "server", logs=worker <= 1)
         self._name = identity.name
+        self._signer = AuthoritySigner(config, identity.identity.authorities) if config.server.authority else None
+        self._renewal: CertificateRenewal | None = None
+        # Of several workers one renews; the others read the new files.
+        if self._signer is not None and worker <= 1:
+            issuer = OwnIssuer(self._signer, identity)
+            self._renewal = CertificateRenewal(reactor, config.tls, identity, issuer)
         self._peers: routes.PeerIdentifier = PeerRoles(rules_of(config.tls))
         self._networks = networks_of(config.server, (parse_listen(text)[0] for text in config.server.listen))
         self._database = DatabaseThread(reactor)
@@ -120,6 +128,7 @@ class ServerService(Service):
             store_wait_seconds=settings.store_wait_seconds,
             development=settings.development,
             certificates=lambda: self._identity.certificates,
+            signer=self._signer,
             reports_certificates=self._worker <= 1,
         )
 
@@ -131,6 +140,8 @@ class ServerService(Service):
         super().startService()
         gc.raise_threshold()
         self._identity.start()
+        if self._renewal is not None:
+            self._renewal.start()
         self._database.start()
         self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
@@ -237,6 +248,8 @@ class ServerService(Service):
         super().stopService()
         self.started.cancel()
         self._identity.stop()
+        if self._renewal is not None:
+            self._renewal.stop()
         if self._server is not None:
             self._server.stop()
         if self._wakeups is not None:

@@ -17,7 +17,7 @@ from compass.gateway.http.prometheus_sd import PROMETHEUS
 from compass.gateway.http.sse import Revision
 from compass.model import replies, requests
 from compass.model.cluster import HostSessions
-from compass.model.rows import Change
+from compass.model.rows import AuthorityInfo, Change
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -37,6 +37,22 @@ class EventsAsked(msgspec.Struct, frozen=True):
 
 WHO = Operation(method="GET", path="/v1/who", summary="The caller's role, name and permitted messages.", answers=Who)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", no_authentication=True)
+AUTHORITY = Operation(
+    method="GET",
+    path="/v1/join",
+    summary="The authority that signs for joining hosts, which verify it by the fingerprint in their token.",
+    answers=AuthorityInfo,
+    no_authentication=True,
+)
+JOIN = Operation(
+    method="POST",
+    path="/v1/join",
+    summary="The first certificate of a host, for a join token and a certificate request (base64 of PKCS #10, DER). "
+    "The token is used up.",
+    asks=requests.Join,
+    answers=replies.Certified,
+    no_authentication=True,
+)
 EVENTS_OF_ALL = Operation(
     method="GET",
     path="/v1/events",
@@ -119,12 +135,13 @@ ASKED = (
     _message(requests.RevokeCredential, replies.Done, "Revoke a token."),
     _message(requests.Apply, replies.Done, "Apply a topology to the declared objects, all or nothing."),
     _message(requests.Steer, replies.Steered, "Send this server's hosts to other servers, or accept them again."),
+    _message(requests.Invite, replies.Invited, "Make a join token for a host; it is shown only once."),
     _message(requests.TryWays, replies.WaysTried, "Send a test message by the channels to administrators."),
     _message(requests.Purge, replies.Done, "Remove rows of listeners that have been offline for long."),
 )
 """Operations that are a request of the protocol."""
 
-OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, *ASKED, PROMETHEUS, EVENTS_OF_ALL, HOST_SESSIONS)
+OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, AUTHORITY, JOIN, *ASKED, PROMETHEUS, EVENTS_OF_ALL, HOST_SESSIONS)
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by 'opengnsadmin token add'."},
     "certificate": {"type": "mutualTLS", "description": "Of this installation's authority, role admin or host."},

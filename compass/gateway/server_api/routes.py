@@ -30,8 +30,8 @@ from compass.model.host_api import Condition
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows
-from compass.model.requests import Fetch
-from compass.model.rows import Listener
+from compass.model.requests import Fetch, Join
+from compass.model.rows import AuthorityInfo, Listener
 from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
 
@@ -66,6 +66,12 @@ class ServerApi(Protocol):
 
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Record a certificate that gives no access."""
+
+    def authority(self) -> AuthorityInfo | Refusal:
+        """Return what a host needs to verify the authority before it joins."""
+
+    def join(self, request: Join, origin: str) -> Deferred[Any]:
+        """Return a Deferred of the first certificate of a host that has a join token."""
 
     def may_ask(self, asker: Principal, kind: type[msgspec.Struct]) -> Refusal | None:
         """Return the refusal if a principal may not make requests of a type, else None: before one is read."""
@@ -134,6 +140,8 @@ class ServerHttp:
             (health.READY, self._ready),
             (operations.OPENAPI, lambda request, _: server.octets(request, self._document)),
             (operations.WHO, self._say_who),
+            (operations.AUTHORITY, lambda request, _: server.answer(request, self._api.authority())),
+            (operations.JOIN, self._join),
             (PROMETHEUS, self._prometheus),
             (operations.EVENTS_OF_ALL, self._events),
             (operations.HOST_SESSIONS, self._host_sessions),
@@ -170,7 +178,7 @@ class ServerHttp:
 
     def _asker(self, request: Request) -> Principal:
         """Return the caller, by its token if there is one, else by its certificate. Raises RequestRejected."""
-        origin = str(getattr(request.getClientAddress(), "host", ""))
+        origin = _origin(request)
         shown = request.getHeader("authorization")
         if shown is not None:
             scheme, _, token = shown.partition(" ")
@@ -195,6 +203,9 @@ class ServerHttp:
 
     def _ask(self, request: Request, asked: Any) -> Any:
         return server.answers(request, self._api.ask_as(_who(request), asked))
+
+    def _join(self, request: Request, asked: Join) -> Any:
+        return server.answers(request, self._api.join(asked, _origin(request)))
 
     def _health(self, status: str) -> Health:
         return Health(status, "available" if self._api.store_answers else "away", self._api.certificates)
@@ -269,6 +280,11 @@ def _targets(reply: Reply) -> Any:
     if not isinstance(reply, Rows):
         return reply
     return target_groups(row for row in reply.rows if isinstance(row, Listener) and row.state != "offline")
+
+
+def _origin(request: Request) -> str:
+    """Return the address that a request came from."""
+    return str(getattr(request.getClientAddress(), "host", ""))
 
 
 def _who(request: Request) -> Principal:

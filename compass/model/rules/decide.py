@@ -27,6 +27,7 @@ from compass.model.requests import (
     Findings,
     Impact,
     Incident,
+    Invite,
     IssueCredential,
     Lag,
     Pull,
@@ -36,6 +37,7 @@ from compass.model.requests import (
     ReadRequest,
     Register,
     Remove,
+    Renew,
     Report,
     RevokeCredential,
     Status,
@@ -55,10 +57,10 @@ from compass.model.text import escape_line
 
 _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
     (frozenset({"host", "admin"}), (Register, Deregister, Drain, Report, WeighedReport)),
-    (frozenset({"host"}), (Disown, Findings, Watch)),
+    (frozenset({"host"}), (Disown, Findings, Watch, Renew)),
     (frozenset({"host", "admin", "viewer"}), (Pull,)),
     (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
-    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays)),
+    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays, Invite)),
     (frozenset({"server"}), (Suspect, Incident, Verdict, Attend)),
 )
 ROLES: dict[type, frozenset[str]] = {request: roles for roles, requests in _ROLES for request in requests}
