@@ -329,6 +329,12 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Reason for which the store cannot be written, so that the server answers from memory only; empty: it can."""
     more_alerts: int = 0
     """Number of open incidents beyond those in `alerts`."""
+    died: int = 0
+    """Listeners among those that are offline which failed and did not deregister: their incidents are open."""
+    lost_services: int = 0
+    """Services of which a listener failed, is down or is suspect, and that have no other one left."""
+    trouble_seconds: float = 0.0
+    """Time since `trouble` began."""
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):

@@ -24,9 +24,12 @@ from compass.model.metrics import (
     gauge,
     histogram,
 )
+from compass.model.names import category_of
 from compass.model.replies import CODES
 from compass.model.rows import State
 from compass.server.commit.committer import Committer
+from compass.server.commit.replica import Replica
+from compass.server.commit.row_counts import DIED
 from compass.server.components import Components
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.connection_limits import ConnectionLimits
@@ -66,7 +69,25 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
             "way",
         ),
     ] = {}
-    listeners: Annotated[Counts, gauge("Listeners in the catalogue, by state.", "state", known=get_args(State))] = {}
+    listeners: Annotated[
+        Counts,
+        gauge(
+            "Listeners in the catalogue, by state; died: offline because they failed, with an open incident; offline: "
+            "deregistered.",
+            "state",
+            known=(*get_args(State), DIED),
+        ),
+    ] = {}
+    services_lost: Annotated[
+        Counts,
+        gauge(
+            "Services of which a listener died, is down or is suspect, and that have no other one left; by what their "
+            "users have: nothing (none), a backup service (backup), or there are no users, for no category depends on "
+            "them (unused).",
+            "left",
+            known=("none", "backup", "unused"),
+        ),
+    ] = {}
     rows: Annotated[
         Counts,
         gauge(
@@ -233,6 +254,7 @@ def commit_metrics(committer: Committer) -> dict[str, Any]:
         "revision": committer.catalogue.revision,
         "rows": committer.replica.counts.rows,
         "listeners": committer.replica.counts.listeners,
+        "services_lost": _services_lost(committer.replica),
         "incidents_open": committer.replica.counts.incidents,
         "commits": committer.writer.counts["batches"],
         "commits_again": committer.writer.counts["again"],
@@ -243,6 +265,19 @@ def commit_metrics(committer: Committer) -> dict[str, Any]:
         "security_notes_waiting": len(committer.security_log),
         "security_entries": committer.security_log.added,
     }
+
+
+def _services_lost(replica: Replica) -> Counter[str]:
+    """Count the services without a listener by what their users have in their place."""
+    catalogue, counts = replica.catalogue, replica.counts
+    found = Counter[str]()
+    for service in counts.lost_services:
+        name = category_of(service)
+        category = catalogue.categories.get(name)
+        users = catalogue.dependants.get(name) or service in catalogue.backed
+        has_backup = category is not None and counts.has_listener(category.backup)
+        found["unused" if not users else "backup" if has_backup else "none"] += 1
+    return found
 
 
 def push_metrics(publisher: Publisher) -> dict[str, Any]:

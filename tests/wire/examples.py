@@ -331,6 +331,25 @@ EXAMPLES: list[Example] = [
                 "gns1.example", "example-server 0.1", STORE, 45, 1789990000.0, 3, 2, {}, {}, away=True, more_alerts=7
             ),
         ),
+        (
+            "server-status with listeners that died during a store outage",
+            28,
+            replies.ServerStatus(
+                "gns1.example",
+                "example-server 0.1",
+                STORE,
+                45,
+                1789990000.0,
+                3,
+                2,
+                {"listener": 9},
+                {"up": 4, "offline": 5},
+                trouble="it has not answered for 12 s",
+                died=3,
+                lost_services=2,
+                trouble_seconds=41.5,
+            ),
+        ),
         ("steered", 29, replies.Steered(2)),
         (
             "ways-tried",

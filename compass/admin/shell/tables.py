@@ -265,16 +265,29 @@ def table_of_status(reply: replies.ServerStatus, clock: TimeFormat) -> TableView
             ("server", reply.server),
             ("software", reply.software),
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
-            *([("store unavailable", reply.trouble)] if reply.trouble else []),
+            *([("store unavailable", _trouble(reply))] if reply.trouble else []),
             ("revision", str(reply.revision)),
             ("started", format_time(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
             *([("drained", "hosts are sent to other servers")] if reply.away else []),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
-            ("listeners", ", ".join(f"{count} {state}" for state, count in sorted(reply.states.items()))),
+            ("listeners", _listeners(reply)),
+            *([("services without a listener", str(reply.lost_services))] if reply.lost_services else []),
             ("open incidents", str(len(reply.alerts) + reply.more_alerts)),
         ]
     )
+
+
+def _trouble(reply: replies.ServerStatus) -> str:
+    since = f" (for {format_duration(reply.trouble_seconds)})" if reply.trouble_seconds else ""
+    return f"{reply.trouble}{since}; nothing can be registered until it is back"
+
+
+def _listeners(reply: replies.ServerStatus) -> str:
+    """Return the listeners in each state; those that died before those that were deregistered."""
+    states = reply.states | {"offline": reply.states.get("offline", 0) - reply.died}
+    parts = [f"{count} {state}" for state, count in sorted(states.items()) if count > 0]
+    return ", ".join([f"{reply.died} died", *parts] if reply.died else parts)
 
 
 def table_of_servers(reply: replies.ServerStatus, clock: TimeFormat) -> TableView:

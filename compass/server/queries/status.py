@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from compass.model.cluster import BEHIND_MAX, ClusterView, Heartbeat
@@ -10,6 +12,7 @@ from compass.model.replies import CatalogueDigest, HostLag, KnownServer, Lags, R
 from compass.model.requests import Digest, Lag
 from compass.model.rows import Host
 from compass.server.commit.committer import Committer
+from compass.server.commit.row_counts import DIED
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.connection_limits import ConnectionLimits
@@ -57,13 +60,16 @@ class StatusReporter:
             sessions=len(sources.connections.sessions),
             watching=sources.publisher.watching,
             counts={kind: census.rows.get(kind, 0) for kind in COUNTED},
-            states=dict(+census.listeners),
+            states=_states(census.listeners),
             alerts=tuple(alerts[:ALERTS_SHOWN_MAX]),
             more_alerts=max(0, len(alerts) - ALERTS_SHOWN_MAX),
             engine=identity.engine,
             servers=self._servers(),
             away=sources.drain.redirect is not None,
             trouble=committer.outage,
+            trouble_seconds=round(committer.outage_seconds, 3),
+            died=census.listeners[DIED],
+            lost_services=len(census.lost_services),
         )
 
     def heartbeat(self) -> Heartbeat:
@@ -142,3 +148,10 @@ class StatusReporter:
             )
             for beat, silent in sorted(beats.values(), key=lambda one: (one[0].name, one[0].started_at))
         )
+
+
+def _states(conditions: Counter[str]) -> dict[str, int]:
+    """Return the listeners in each state of the protocol: those that died are offline."""
+    states = Counter({state: number for state, number in conditions.items() if state != DIED})
+    states["offline"] += conditions[DIED]
+    return dict(+states)
