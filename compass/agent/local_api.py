@@ -25,6 +25,7 @@ from compass.model.host_api import (
     Outcome,
     RegistrationStatus,
     Resolved,
+    UnansweredName,
 )
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
@@ -149,7 +150,14 @@ class LocalApi:
             reactions=parts.reactions.status() if parts.reactions is not None else (),
             warnings=tuple(filter(None, (its.journal.warning, parts.process_watch.problem))),
             certificates=self._certificates(),
+            unanswered=tuple(self._unanswered()),
         )
+
+    def _unanswered(self) -> list[UnansweredName]:
+        """Return the names without a listener that programs ask for, or that templates render."""
+        reactions = self._parts.reactions
+        of_templates = [one for one in reactions.status() if one.kind == "template"] if reactions is not None else []
+        return self._view.unanswered(name for one in of_templates for name in one.on)
 
     def _registration(self, entry: Registration) -> RegistrationStatus:
         problem = entry.problem or self._components.own_probes.problem(entry)
@@ -187,6 +195,7 @@ class LocalApi:
             listeners=self._listeners(),
             registrations=Counter(entry.state for entry in its.journal.all()),
             lookups=its.view.lookups,
+            services_unanswered=len(self._unanswered()),
             notices=its.sync.notices,
             snapshots=its.sync.snapshots,
             cache_writes=its.cache.writes,

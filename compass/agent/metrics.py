@@ -68,6 +68,13 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
             known=("service", "backup", "draining", "suspect", "none", "refused"),
         ),
     ]
+    services_unanswered: Annotated[
+        int,
+        gauge(
+            "Services and categories that programs look up again and again (4 times within 5 minutes, over HTTP, DNS "
+            "or the client library), or that templates render, and that have neither a listener nor a backup with one."
+        ),
+    ]
     notices: Annotated[
         Counts,
         counter(

@@ -328,6 +328,14 @@ class CertificateStatus(msgspec.Struct, frozen=True):
     """Why it is not valid now, or when it ends; empty if it is valid."""
 
 
+class UnansweredName(msgspec.Struct, frozen=True):
+    """Name of a service or a category that is asked for and has no listener."""
+
+    name: str
+    seconds: float
+    """Time since the first of the lookups that count; 0: a template renders it."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """Status of the agent."""
 
@@ -359,6 +367,9 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Conditions that an administrator of the host should change."""
     certificates: tuple[CertificateStatus, ...] = ()
     """Certificates whose end ends the sessions of this host, its own one first."""
+    unanswered: tuple[UnansweredName, ...] = ()
+    """Services and categories that programs of this host ask for again and again, or that templates render, and that
+    have no listener."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

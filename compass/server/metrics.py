@@ -88,6 +88,13 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
             known=("none", "backup", "unused"),
         ),
     ] = {}
+    services_unanswered: Annotated[
+        int,
+        gauge(
+            "Services and categories that programs look up again and again by this server's DNS, and that have neither "
+            "a listener nor a backup with one."
+        ),
+    ] = 0
     rows: Annotated[
         Counts,
         gauge(

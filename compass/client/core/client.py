@@ -23,6 +23,7 @@ from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
+from compass.client.core.missing import MissingNames, ask_daemon
 from compass.client.core.resume import (
     HeldRegistration,
     ResumingWatch,
@@ -88,6 +89,7 @@ class CoreClient:
         self.warn = warn
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
+        self._missing = MissingNames()
         self._selector = Selector(random.random)
         self._watched: dict[str, WatchedView] = {}
 
@@ -110,6 +112,8 @@ class CoreClient:
                 raise refused(answer.code, answer.message)
             else:
                 resolved = answer
+                if not answer.listeners and self._missing.is_due(name, self.runtime.seconds()):
+                    self.runtime.spawn(ask_daemon(self._reports, name))
         if not resolved.listeners:
             raise NoneRegistered(name)
         ordered = self._failed_listeners.last(resolved.listeners, self.runtime.seconds())
@@ -131,7 +135,7 @@ class CoreClient:
         if not directory:
             # Makes the daemon subscribe to the dependencies of the service, if it has not yet.
             await self.calls.dependencies(name)
-        return SharedView(path, name)
+        return SharedView(path, name, self.endpoint)
 
     def follow(self, service: str = "", since: int | None = None) -> ResumingWatch:
         """Return a watch of the dependencies of a service that survives restarts of the daemon."""
