@@ -26,6 +26,9 @@ from compass.model.rows import Change, Listener
 SILENT_BEATS = 5
 """Own heartbeats without a heartbeat of another server, after which that server is silent. With a second between two,
 this is longer than a busy machine, a garbage collection or a migrated virtual machine pauses, and short for people."""
+REPLACED_BEATS = 2
+"""Own heartbeats without one of a server whose name has a later run, after which that server is known to be replaced.
+Two servers that have one name by mistake both send, and both are shown."""
 BEHIND_MAX = 1_000
 """Most hosts whose lag a heartbeat lists: 50 kB. The others are left out."""
 
@@ -210,6 +213,18 @@ class ClusterView:
     def is_alone(self) -> bool:
         """Return whether no other server has sent a heartbeat lately."""
         return self._living() == (self.id,)
+
+    def others(self, name: str) -> tuple[str, ...]:
+        """Return the names of the other servers that have sent a heartbeat lately. Workers of one server share its name
+        and its port: they are none."""
+        named = {self.peers[id].line.name.partition("#")[0] for id in self._living() if id in self.peers}
+        return tuple(sorted(named - {name.partition("#")[0]}))
+
+    def has_successor(self, id: str) -> bool:
+        """Return whether a server was started again since it sent its last heartbeat: its name has a later run."""
+        line = self.peers[id].line
+        later = (one.line for one in self.peers.values() if one.line.name == line.name)
+        return self._missed.get(id, 0) >= REPLACED_BEATS and any(one.started_at > line.started_at for one in later)
 
     def notifier_of(self, way: str) -> str:
         """Return the id of the server that sends by a channel: one of those that have the channel, or this one if none

@@ -262,6 +262,8 @@ class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Reply to Steer: the number of hosts that will be redirected."""
 
     hosts: int
+    to: tuple[str, ...] = ()
+    """Servers to which they go: those of the request, else the others over the store that run; none: none is known."""
 
 
 class WayTried(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -327,7 +327,8 @@ def _cluster_metrics(components: Components) -> dict[str, Any]:
     """Return the figures of the servers over the same store: the others' are those of their last heartbeats."""
     cluster, name = components.cluster, components.identity.name
     revision = components.committer.catalogue.revision
-    others = [peer.line for id, peer in cluster.peers.items() if id != cluster.id]
+    shown = {id: peer for id, peer in cluster.peers.items() if id != cluster.id and not cluster.has_successor(id)}
+    others = [peer.line for peer in shown.values()]
     newest = max([revision, *(beat.revision for beat in others)])
     # A server that was restarted leaves a silent heartbeat of the same name for a while; the younger one counts.
     roster = {
@@ -336,7 +337,7 @@ def _cluster_metrics(components: Components) -> dict[str, Any]:
     }
     roster[name] = len(components.connections.sessions), components.publisher.watching, revision
     return {
-        "known_servers": Counter(cluster.role(id) for id in {cluster.id, *cluster.peers}),
+        "known_servers": Counter(cluster.role(id) for id in {cluster.id, *shown}),
         "roster_sessions": {server: sessions for server, (sessions, _, _) in roster.items()},
         "roster_watching": {server: watching for server, (_, watching, _) in roster.items()},
         "roster_revisions_behind": {server: newest - reached for server, (_, _, reached) in roster.items()},

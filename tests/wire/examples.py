@@ -133,6 +133,7 @@ EXAMPLES: list[Example] = [
         ("impact of a client that has seen more elsewhere", 40, requests.Impact("openuss", STORE, 45)),
         ("examine", 35, requests.Examine("chinaserver.openuss", "192.0.2.17", 2028)),
         ("steer", 37, requests.Steer(True, ("gns2.example:4863",), 300.0)),
+        ("steer the only server", 37, requests.Steer(seconds=0.0, force=True)),
         ("steer back", 38, requests.Steer(away=False)),
         ("ways", 40, requests.Ways()),
         ("try-ways", 41, requests.TryWays()),
@@ -351,6 +352,7 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("steered", 29, replies.Steered(2)),
+        ("steered to others", 29, replies.Steered(2, ("gns2.example", "gns3.example"))),
         (
             "ways-tried",
             30,

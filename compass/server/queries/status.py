@@ -132,6 +132,8 @@ class StatusReporter:
     def _servers(self) -> tuple[KnownServer, ...]:
         cluster, own = self._sources.cluster, self.heartbeat()
         beats = {id: (heard.line, heard.silent_seconds) for id, heard in cluster.peers.items()} | {own.id: (own, 0.0)}
+        # A server that was killed and started again is one server.
+        beats = {id: beat for id, beat in beats.items() if id == own.id or not cluster.has_successor(id)}
         newest = max(beat.revision for beat, _ in beats.values())
         return tuple(
             KnownServer(
