@@ -139,6 +139,13 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
     connections_refused: Annotated[
         int, counter("Connections that were refused: too many, or too many failures from the same address.")
     ] = 0
+    handshakes_refused: Annotated[
+        int,
+        counter(
+            "TLS handshakes of both ports that failed because of a certificate: expired, of another authority, "
+            "missing, or refused by the peer. The security log names address, subject and reason of each."
+        ),
+    ] = 0
     admissions: Annotated[
         Counts,
         counter(
@@ -239,6 +246,7 @@ def session_metrics(connections: ConnectionLimits, now: float) -> dict[str, Any]
         "sessions_behind": sum(session.behind for session in connections.sessions),
         "push_queue_bytes": sum(session.queued_octets for session in connections.sessions),
         "connections_refused": connections.refused,
+        "handshakes_refused": connections.refused_handshakes,
     }
 
 

@@ -39,8 +39,8 @@ def server_drain(context: AdminContext, to: tuple[str, ...], over: float, force:
     """Send the hosts of a server to other servers, a few at a time, and refuse new ones.
 
     Nothing is lost and no listener changes: each host continues at its revision. The server still serves
-    administrators. The only server over its store is not drained unless --to or --force is given. It admits hosts again after 'server undrain' or a restart; hosts that prefer it return within half
-    an hour.
+    administrators. It admits hosts again after 'server undrain' or a restart; hosts that prefer it return within half
+    an hour. The only server over its store is not drained unless --to or --force is given.
     """
     for text in to:
         try:

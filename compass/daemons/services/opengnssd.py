@@ -217,6 +217,7 @@ class ServerService(Service):
         self, tls: TlsFactory, limits: TableLimits, server: Server, open_connections: Gauge | None = None
     ) -> Gate:
         """Return the factory of one port: it counts connections before TLS begins."""
+        tls.on_refused = server.connections.handshake_refused
         table = ConnectionTable(self._reactor, limits, server.connections.count_refused, open_connections)
         return Gate(self._reactor, tls, table, Balancers(self._config.server.balancers))
 
