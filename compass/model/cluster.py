@@ -186,6 +186,13 @@ class ClusterView:
         """Return the hosts whose session was lost, at any server, and that have not reconnected."""
         return sorted(host for host, entry in self._where.items() if entry.state == "lost")
 
+    def has_lost(self, host: str) -> bool:
+        """Return whether a host had a session and has none now: it was lost, or its server is silent."""
+        entry = self._where.get(host)
+        if entry is None or entry.state == "left":
+            return False
+        return entry.state == "lost" or not self.is_alive(entry.server)
+
     def present_elsewhere(self, host: str) -> bool:
         """Return whether another living server has the host's session."""
         entry = self._where.get(host)

@@ -190,7 +190,8 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: int
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
-    """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
+    """`ok`, `gap` (it reported that changes are missing), `lost` (it has lost its session and is not back), or
+    `unknown`: no session since this server started."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
 

@@ -135,6 +135,9 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = {}
     watching: Annotated[int, gauge("Hosts with a session and a subscription.")] = 0
+    hosts_lost: Annotated[
+        int, gauge("Hosts that have lost their session, at any server over the store, and are not back.")
+    ] = 0
     followers: Annotated[int, gauge("Consoles and programs that follow the event stream over HTTPS.")] = 0
     connections_refused: Annotated[
         int, counter("Connections that were refused: too many, or too many failures from the same address.")
@@ -328,6 +331,7 @@ def _subscription_metrics(components: Components) -> dict[str, Any]:
         "admission_wait_seconds": subscriptions.admission.wait_seconds,
         "snapshots_made": subscriptions.snapshots.made,
         "followers": components.change_feed.followers,
+        "hosts_lost": len(components.lost_hosts),
     }
 
 

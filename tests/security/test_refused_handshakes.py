@@ -27,7 +27,7 @@ def knock(deployment: Deployment, port: int, credentials: Credentials | None, na
         paths = [deployment.directory / f"{name}.{kind}" for kind in ("crt", "key")]
         for path, content in zip(paths, (credentials.certificate_pem, credentials.key_pem), strict=True):
             path.write_bytes(content)
-        context.load_cert_chain(*paths)
+        context.load_cert_chain(paths[0], paths[1])
     place = (deployment.address, port)
     with (
         contextlib.suppress(OSError),

@@ -241,20 +241,20 @@ def table_of_impact(reply: replies.Told) -> TableView:
 
 
 def table_of_lags(reply: replies.Lags) -> TableView:
-    """Make the table of the revision that each host holds."""
+    """Make the table of the revision that each host holds. `behind` counts changes that concern the host: a host that
+    has all of those holds everything, however far the server's revision has moved on."""
     lines = tuple(
         (
             lag.host,
             lag.server or "-",
             "open" if lag.session else "none",
             str(lag.acknowledged),
-            str(max(reply.revision - lag.acknowledged, 0)),
             str(lag.pending),
             lag.status,
         )
         for lag in reply.hosts
     )
-    columns = ("host", "server", "session", "revision", "lag", "pending", "status")
+    columns = ("host", "server", "session", "revision", "behind", "status")
     return TableView(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
 
 

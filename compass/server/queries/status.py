@@ -113,9 +113,15 @@ class StatusReporter:
         for name in names:
             if octets >= PAGE_OCTETS_MAX and (request.pages or request.cursor):
                 return Lags(catalogue.revision, tuple(lags), lags[-1].host)
-            lags.append(self._lag(catalogue.hosts[name]))
+            lags.append(self._lag_with_loss(catalogue.hosts[name]))
             octets += LAG_OCTETS + len(name)
         return Lags(catalogue.revision, tuple(lags))
+
+    def _lag_with_loss(self, host: Host) -> HostLag:
+        """Return the lag of a host; its status says if the host has lost its session and is not back."""
+        lag, entry = self._lag(host), self._sources.cluster.where(host.name)
+        is_lost = entry is not None and entry.state == "lost" and not lag.session and not host.barred
+        return msgspec.structs.replace(lag, status="lost") if is_lost else lag
 
     def _lag(self, host: Host) -> HostLag:
         publisher, cluster = self._sources.publisher, self._sources.cluster
