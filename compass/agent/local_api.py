@@ -148,7 +148,7 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
-            warnings=tuple(filter(None, (its.journal.warning, parts.process_watch.problem))),
+            warnings=tuple(filter(None, (its.journal.warning, *self._unwritten(), parts.process_watch.problem))),
             certificates=self._certificates(),
             unanswered=tuple(self._unanswered()),
         )
@@ -164,6 +164,10 @@ class LocalApi:
         check = self._components.checks.status(entry.key)
         values = (entry.epoch, entry.state, entry.pid, entry.hold, problem, entry.unverified, check)
         return RegistrationStatus(entry.service, entry.address, entry.port, *values)
+
+    def _unwritten(self) -> list[str]:
+        """Return what this host cannot write to its state directory."""
+        return [problem for problem in (self._components.cache.problem, self._components.journal.problem) if problem]
 
     def _certificates(self) -> tuple[CertificateStatus, ...]:
         now = self._parts.now()
@@ -199,6 +203,7 @@ class LocalApi:
             notices=its.sync.notices,
             snapshots=its.sync.snapshots,
             cache_writes=its.cache.writes,
+            state_unwritten=len(self._unwritten()),
             reports=its.reports.counts,
             suspicions=its.view.suspicions.counts,
             reactions=reactions.turns if reactions is not None else {},

@@ -85,6 +85,10 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ]
     snapshots: Annotated[int, counter("Whole views that were received from servers.")]
     cache_writes: Annotated[Counts, counter("Writes of the view to disk.", "result", known=("done", "failed"))]
+    state_unwritten: Annotated[
+        int,
+        gauge("Files of the state directory whose last write failed: the view, the journal of registrations, or both."),
+    ]
     reports: Annotated[
         Counts,
         counter(

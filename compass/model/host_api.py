@@ -213,6 +213,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Epoch of the instance. A deregistration with this epoch does not affect a newer instance (P6). 0: of a report."""
     revision: int = 0
     """Revision of the commit; 0 while pending."""
+    why: str = ""
+    """Why it is pending, in a sentence; empty: it is not, or the server has just not answered yet."""
 
 
 class Resolved(msgspec.Struct, frozen=True):

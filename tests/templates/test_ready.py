@@ -222,7 +222,10 @@ def test_the_services_of_a_category_are_not_mixed(template: str) -> None:
 
     def parts(*names: str, **values: str) -> dict[str, set[str]]:
         found = re.split(begin, ready(template, MIXED, *names, **values), flags=re.MULTILINE)[1:]
-        return {name: set(re.findall(r"192\.0\.2\.[789]\b", text)) for name, text in zip(found[::2], found[1::2], strict=True)}
+        return {
+            name: set(re.findall(r"192\.0\.2\.[789]\b", text))
+            for name, text in zip(found[::2], found[1::2], strict=True)
+        }
 
     text = ready(template, MIXED, "openuss", **{f"{value}_north.openuss": where, value: "192.0.2.1"})
     assert text.count(place) == 1 and where in text and "192.0.2.1 " not in text

@@ -170,6 +170,8 @@ class RegistrationJournal:
         """This machine, recorded with each entry."""
         self._entries: dict[ListenerKey, Registration] = {}
         self.last_epoch = 0
+        self.problem = ""
+        """Why the last write failed; empty: it did not."""
         self.warning = ""
         """Warning for `opengnsc status`: the part of the file that was not used, and its place now."""
 
@@ -281,6 +283,11 @@ class RegistrationJournal:
         """Set an entry, in memory at least: it records what has happened, even if the disk cannot be written."""
         self._note({**self._entries, entry.key: entry})
 
+    def write_again(self) -> None:
+        """Write the file if the last attempt failed: what was noted since is in memory only."""
+        if self.problem:
+            self._note(self._entries)
+
     def drop(self, entry: Registration) -> None:
         """Remove an entry, if it is still this instance's."""
         held = self._entries.get(entry.key)
@@ -299,5 +306,7 @@ class RegistrationJournal:
         try:
             replace_file(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:
+            self.problem = f"cannot write {self._path}: {error.strerror or error}; new registrations are refused"
             raise JournalWriteFailed(f"cannot write {self._path}: {error}") from error
+        self.problem = ""
         self._entries = entries
