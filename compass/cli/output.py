@@ -49,7 +49,8 @@ def lines_of_outcome(outcome: Outcome) -> list[str]:
     """Format the outcome of a registration, deregistration or report."""
     at = escape_line(f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}", LINE_MAX)
     if outcome.state == "pending":
-        return [f"{at}: pending; no server has accepted it yet, opengnscd keeps it and delivers it"]
+        why = escape_line(outcome.why, LINE_MAX) or "no server has accepted it yet"
+        return [f"{at}: pending; {why}; opengnscd keeps it and delivers it"]
     return [f"{at}: {escape_line(outcome.state, LINE_MAX)}, revision {outcome.revision}"]
 
 
