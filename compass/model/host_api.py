@@ -383,26 +383,3 @@ class LocalEvent(msgspec.Struct, frozen=True):
 
 
 LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalCheckResult | LocalDrain | LocalReport
-
-
-class CheckResults:
-    """Results of one check: whether it fails. `failing`: the problem as it stands, if it failed before."""
-
-    def __init__(self, failures: int, failing: str = "") -> None:
-        self.failing = failing
-        self.in_a_row = 0
-        """Failures since the last success."""
-        self.last = ""
-        """Problem of the last check; empty: it passed, or there was none."""
-        self._failures = failures
-
-    def note(self, problem: str) -> bool:
-        """Record a result; empty: the check passed. Returns whether `failing` has changed."""
-        self.last = problem
-        self.in_a_row = self.in_a_row + 1 if problem else 0
-        before = self.failing
-        if not problem:
-            self.failing = ""
-        elif not before and self.in_a_row >= self._failures:
-            self.failing = problem
-        return self.failing != before

@@ -135,7 +135,7 @@ def test_a_clock_that_was_far_ahead_leaves_no_epochs_behind(tmp_path: Path) -> N
 
 
 def test_a_view_that_cannot_be_written_is_said_until_it_can_be(tmp_path: Path) -> None:
-    """Since when, why and what it means; the write is repeated without a change, and the journal follows."""
+    """The problem has the time, the reason and the meaning; the write is repeated, and the journal follows."""
     clock = Clock()
     again: list[bool] = []
     kept = Cache(clock, tmp_path / "missing", Content())
@@ -151,7 +151,7 @@ def test_a_view_that_cannot_be_written_is_said_until_it_can_be(tmp_path: Path) -
 
 
 def test_a_journal_that_could_not_be_written_is_written_again(tmp_path: Path) -> None:
-    """What was noted in memory meanwhile is on disk then."""
+    """Entries that were noted in memory meanwhile are on disk then."""
     book = RegistrationJournal(tmp_path / "missing")
     book.note(Registration("s.a", "10.0.0.1", 1, 5, "t", "pending"))
     assert "cannot write" in book.problem and "new registrations are refused" in book.problem

@@ -1,4 +1,4 @@
-"""What programs ask for again and again without success is in metrics and status of their host, and nothing else."""
+"""Names that programs look up again and again without success are in metrics and status of the host, and no others."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def test_a_refused_handshake_is_logged_and_counted(deploy: Deploy, authority: Cr
 
 
 def test_a_flood_of_them_has_a_bounded_number_of_entries(deploy: Deploy) -> None:
-    """An address writes no more than 60 entries in a minute; the counter has all of them (P10)."""
+    """An address writes at most 60 entries in a minute; the counter has all of them (P10)."""
     deployment = deploy()
     deployment.start("")
     for _ in range(FAILURES_PER_MINUTE_MAX + 1):

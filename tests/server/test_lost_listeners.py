@@ -1,4 +1,4 @@
-"""What died is counted as lost, and a service that has lost all of its listeners is counted as well."""
+"""Listeners that died are counted as lost, and so are services that have lost all of theirs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def end(world: Uss, host: Client, service: str, port: int, epoch: int, *, died: 
 
 
 def test_a_listener_that_died_is_lost_until_it_is_registered_or_purged(world: Uss) -> None:
-    """Deaths are told apart from deregistrations in status and metrics; the state of the protocol stays `offline`."""
+    """Deaths and deregistrations differ in status and metrics; the state of the protocol stays `offline`."""
     server = world.server()
     store = world.client(("host", "store1"))
     for port in (1, 2, 3):

@@ -211,12 +211,12 @@ PARTS = {
     "nginx": (r"^    upstream (\S+) {$", "listen", "        listen "),
     "keepalived": (r"^# (\S+): service$", "address", "virtual_server "),
 }
-"""For each template: the beginning of the part of a service, its value for a place, and what a place begins with."""
+"""Template: the beginning of the part of a service, its value for a place, and what a place begins with."""
 
 
 @pytest.mark.parametrize("template", PARTS)
 def test_the_services_of_a_category_are_not_mixed(template: str) -> None:
-    """They hold different content: each has its own listeners, and a place only if the values name one for it."""
+    """Each has its own listeners, since they hold different content, and a place only if the values name one for it."""
     begin, value, place = PARTS[template]
     where = {"bind": "192.0.2.100:80", "listen": "192.0.2.100:80", "address": "192.0.2.100"}[value]
 

@@ -23,13 +23,14 @@ from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
 from compass.client.core.credential import credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
-from compass.client.core.missing import MissingNames, ask_daemon
 from compass.client.core.resume import (
     HeldRegistration,
+    MissingNames,
     ResumingWatch,
     RetryPolicy,
     Warn,
     WatchedView,
+    ask_daemon,
     deliver_report,
 )
 from compass.client.core.runtime import Runtime

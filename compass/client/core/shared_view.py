@@ -20,7 +20,7 @@ from pathlib import Path
 from compass.client.core.api import HostApiCalls
 from compass.client.core.endpoint import ApiEndpoint, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.errors import NoneRegistered, NotLoaded, refused
-from compass.client.core.missing import MissingNames, ask_daemon
+from compass.client.core.resume import MissingNames, ask_daemon
 from compass.client.core.threads import ThreadRuntime
 from compass.client.core.view import FailedListeners, View
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of

@@ -44,7 +44,7 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
     ("starting", Registered(), "starting", ()),
     ("registering", Registered(), "registered", (Print("registered"),)),
     ("registering", Registered(pending=True), "registered", (Print(PENDING),)),
-    ("registering", Registered(True, "the store is away"), "registered", (Print(f"the store is away; {KEPT}"),)),
+    ("registering", Registered(True, "the store is unavailable"), "registered", (Print(f"the store is unavailable; {KEPT}"),)),
     (
         "registering",
         AWAY,

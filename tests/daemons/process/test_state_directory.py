@@ -28,7 +28,7 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_fails_the_check(small: Path) -> None:
-    """With the directory, the reason and what follows; nothing stays in the directory."""
+    """The problem names the directory, the reason and what follows; nothing stays in the directory."""
     with pytest.raises(ConfigProblem) as problem:
         check_state_directory(CONFIG, small)
     assert f"state_directory: {small} cannot be written: No space left on device" in str(problem.value)

@@ -298,7 +298,7 @@ def test_examine_answers_at_the_server_that_owns_the_listener(world: Uss, three:
 
 
 def test_a_server_that_is_killed_and_started_again_is_one_server(world: Uss, three: dict[str, SimulatedServer]) -> None:
-    """Its predecessor's heartbeat stays in the store for minutes; status and metrics show the new run only."""
+    """The heartbeat of its predecessor stays in the store for minutes; status and metrics show the new run only."""
     first = {one.server: one.id for one in status(world, "gns1").servers}
     three["gns3"].crash()
     world.run(3.0)
