@@ -221,6 +221,18 @@ class ClusterView:
         """Return whether no other server has sent a heartbeat lately."""
         return self._living() == (self.id,)
 
+    def silent(self) -> dict[str, str]:
+        """Return the servers that have fallen silent and have not been started again: their names by their ids."""
+        return {
+            id: peer.line.name
+            for id, peer in self.peers.items()
+            if not self.is_alive(id) and not self.has_successor(id)
+        }
+
+    def owns_server(self, name: str) -> bool:
+        """Return whether this server reports that another one is silent."""
+        return rendezvous(f"server {name}", self._able) == self.id
+
     def others(self, name: str) -> tuple[str, ...]:
         """Return the names of the other servers that have sent a heartbeat lately. Workers of one server share its name
         and its port: they are none."""

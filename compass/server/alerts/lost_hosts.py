@@ -1,6 +1,6 @@
-"""Incidents about hosts without a session: a daemon that died opens none itself, and its listeners may be alive.
+"""Incidents about hosts without a session and servers that fell silent: what died opens no incident itself.
 
-The server that owns a host opens the incident some time after it was lost, and closes it when the host is back, or
+A host's listeners may be alive without its daemon. The server that owns a host opens the incident some time after it was lost, and closes it when the host is back, or
 when an administrator has removed or barred it.
 """
 
@@ -24,6 +24,7 @@ CHECK_SECONDS = 5.0
 NAMED_MAX = 100
 """Open incidents about single hosts; the others share one: a switch that fails is one message, not thousands."""
 _PREFIX = "failure session of host "
+_SERVER_PREFIX = "failure silence of server "
 _OTHERS = "failure sessions of other hosts"
 
 
@@ -75,6 +76,24 @@ class LostHosts:
         for host in due[:room]:
             self._committer.submit(Incident(_PREFIX + host, self._text(host)), self._principal)
         self._settle_others(due[room:], lost)
+        self._settle_servers()
+
+    def _settle_servers(self) -> None:
+        """Open an incident for each server that has fallen silent, and close those of servers that are back, or whose
+        last heartbeat has been removed from the store after a day."""
+        cluster, alerts = self._cluster, self._committer.catalogue.alerts
+        silent = set(cluster.silent().values())
+        for id in [id for id in alerts if id.startswith(_SERVER_PREFIX)]:
+            name = id.removeprefix(_SERVER_PREFIX)
+            if name not in silent and cluster.owns_server(name):
+                self._committer.submit(Incident(id), self._principal)
+        for name in sorted(silent):
+            if _SERVER_PREFIX + name not in alerts and cluster.owns_server(name):
+                text = (
+                    f"server {name} has sent no heartbeat for some seconds: its process, its machine or its way to the "
+                    "store has failed. Its hosts go to other servers that they know. 'opengnsadmin status' has since when"
+                )
+                self._committer.submit(Incident(_SERVER_PREFIX + name, text), self._principal)
 
     def _is_settled(self, host: str, now: float) -> bool:
         """Return whether it is known that a host is no longer lost: a server that has just started knows of none."""

@@ -44,7 +44,12 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
     ("starting", Registered(), "starting", ()),
     ("registering", Registered(), "registered", (Print("registered"),)),
     ("registering", Registered(pending=True), "registered", (Print(PENDING),)),
-    ("registering", Registered(True, "the store is unavailable"), "registered", (Print(f"the store is unavailable; {KEPT}"),)),
+    (
+        "registering",
+        Registered(True, "the store is unavailable"),
+        "registered",
+        (Print(f"the store is unavailable; {KEPT}"),),
+    ),
     (
         "registering",
         AWAY,

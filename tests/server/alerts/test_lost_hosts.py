@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from compass.model.cluster import SILENT_BEATS
 from compass.model.replies import Lags
 from compass.model.requests import Lag, Put, Remove, Watch
 from compass.model.rows import Host
@@ -93,3 +94,24 @@ def test_many_lost_hosts_share_an_incident(
         watcher(world, f"web{number}", "portal.web")
     world.run(3 * CHECK_SECONDS)
     assert incidents(world) == []
+
+
+def test_a_silent_server_is_an_incident_until_it_is_back(world: Uss) -> None:
+    """One of the others opens it within seconds; one that stops in order, or is alone, is none."""
+    for name in ("gns1", "gns2", "gns3"):
+        world.wait(world.server(name).started)
+    world.run(2.0)
+
+    def silent() -> list[str]:
+        alerts = world.servers["gns1"].nameserver.catalogue.alerts
+        return [id for id in alerts if id.startswith("failure silence of server")]
+
+    world.servers["gns3"].nameserver.stop()
+    world.run(20.0)
+    assert silent() == []
+    world.servers["gns2"].crash()
+    world.run(SILENT_BEATS + 2 * CHECK_SECONDS)
+    assert silent() == ["failure silence of server gns2"]
+    world.wait(world.server("gns2").started)
+    world.run(3 * CHECK_SECONDS)
+    assert silent() == []
