@@ -73,6 +73,7 @@ def test_users_are_notified_before_the_command(welcoming: LittleApi, start: Star
         "weight": 3,
         "metadata": {"zone": "b"},
         "pid": pid,
+        "check": {"kind": "reported", "timeout_seconds": 5.0, "what": "accepts connections"},
     }
     running.process.send_signal(signal.SIGTERM)
     assert running.end()[0] == 0
