@@ -1,7 +1,7 @@
 """Incidents about hosts without a session and servers that fell silent: what died opens no incident itself.
 
-A host's listeners may be alive without its daemon. The server that owns a host opens the incident some time after it was lost, and closes it when the host is back, or
-when an administrator has removed or barred it.
+A host's listeners may be alive without its daemon. The server that owns a host opens the incident some time after the
+host was lost, and closes it when the host is back, or when an administrator has removed or barred it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class LostHosts:
             if _SERVER_PREFIX + name not in alerts and cluster.owns_server(name):
                 text = (
                     f"server {name} has sent no heartbeat for some seconds: its process, its machine or its way to the "
-                    "store has failed. Its hosts go to other servers that they know. 'opengnsadmin status' has since when"
+                    "store has failed. Its hosts go to other servers that they know. Since when: opengnsadmin status"
                 )
                 self._committer.submit(Incident(_SERVER_PREFIX + name, text), self._principal)
 
