@@ -93,6 +93,9 @@ faults: $(READY)  ## kill real processes under load and check every observation 
 	$(BIN)/python -m tests.faults.killed_listeners
 	$(BIN)/python -m tests.faults.killed_servers
 
+alerting: $(READY)  ## kill daemons in front of a real Prometheus and Alertmanager; rules fire, are notified and resolve (90 s)
+	@$(BIN)/python -m tests.faults.alerting
+
 engines: $(READY)  ## run the tests of store and server on SQLite and on PostgreSQL
 	@COMPASS_ENGINES=sqlite,postgresql $(BIN)/python -m pytest tests/store tests/server tests/cluster $(ARGS)
 

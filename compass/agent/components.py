@@ -44,6 +44,7 @@ class Components:
         self.view = View(clock, self.replica, Suspicions(), selector)
         self.feed = ChangeFeed(self.view)
         self.cache = Cache(clock, parts.state_directory, ReplicaContent(self.replica, self.wanted))
+        self.cache.written_again = self.journal.write_again
         self.shared_view = SharedMemoryWriter(clock, parts.view, parts.view_group, self.view)
         readers: list[ViewReader] = [self.shared_view] if parts.view is not None else []
         if parts.reactions is not None:

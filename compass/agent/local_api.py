@@ -25,6 +25,7 @@ from compass.model.host_api import (
     Outcome,
     RegistrationStatus,
     Resolved,
+    UnansweredName,
 )
 from compass.model.names import InvalidName, parse_service_id
 from compass.model.replies import CategoryView, Dependencies, Refusal, Reply
@@ -151,16 +152,29 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
-            warnings=tuple(filter(None, (*its.comparison.warnings(), parts.process_watch.problem))),
+            warnings=tuple(filter(None, (*its.comparison.warnings(), *self._unwritten(), parts.process_watch.problem))),
             certificates=self._certificates(),
             development=parts.development,
+            unanswered=tuple(self._unanswered()),
         )
+
+    def _unanswered(self) -> list[UnansweredName]:
+        """Return the names without a listener that programs ask for, or that templates render."""
+        reactions = self._parts.reactions
+        of_templates = [one for one in reactions.status() if one.kind == "template"] if reactions is not None else []
+        return self._view.unanswered(name for one in of_templates for name in one.on)
 
     def _registration(self, entry: Registration) -> RegistrationStatus:
         problem = entry.problem or self._components.own_probes.problem(entry)
         check = self._components.checks.status(entry.key)
         values = (entry.epoch, entry.state, entry.pid, entry.hold, problem, entry.unverified, check)
         return RegistrationStatus(entry.service, entry.address, entry.port, *values)
+
+    def _unwritten(self) -> list[str]:
+        """Return what this host cannot write to its state directory."""
+        return [
+            problem for problem in (self._components.cache.problem, self._components.journal.write_problem) if problem
+        ]
 
     def _certificates(self) -> tuple[CertificateStatus, ...]:
         now = self._parts.now()
@@ -192,9 +206,11 @@ class LocalApi:
             listeners=self._listeners(),
             registrations=Counter(entry.state for entry in its.journal.all()),
             lookups=its.view.lookups,
+            services_unanswered=len(self._unanswered()),
             notices=its.sync.notices,
             snapshots=its.sync.snapshots,
             cache_writes=its.cache.writes,
+            state_unwritten=len(self._unwritten()),
             reports=its.reports.counts,
             suspicions=its.view.suspicions.counts,
             reactions=reactions.turns if reactions is not None else {},

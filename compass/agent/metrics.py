@@ -68,6 +68,13 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
             known=("service", "backup", "draining", "suspect", "none", "refused"),
         ),
     ]
+    services_unanswered: Annotated[
+        int,
+        gauge(
+            "Services and categories that programs look up again and again (4 times within 5 minutes, over HTTP, DNS "
+            "or the client library), or that templates render, and that have neither a listener nor a backup with one."
+        ),
+    ]
     notices: Annotated[
         Counts,
         counter(
@@ -78,6 +85,10 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True):
     ]
     snapshots: Annotated[int, counter("Whole views that were received from servers.")]
     cache_writes: Annotated[Counts, counter("Writes of the view to disk.", "result", known=("done", "failed"))]
+    state_unwritten: Annotated[
+        int,
+        gauge("Files of the state directory whose last write failed: the view, the journal of registrations, or both."),
+    ]
     reports: Annotated[
         Counts,
         counter(

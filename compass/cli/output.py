@@ -9,7 +9,16 @@ from typing import Any
 
 import msgspec
 
-from compass.model.host_api import CheckStatus, HostStatus, KnownServer, LocalEvent, Outcome, ReactionStatus, Resolved
+from compass.model.host_api import (
+    CheckStatus,
+    HostStatus,
+    KnownServer,
+    LocalEvent,
+    Outcome,
+    ReactionStatus,
+    Resolved,
+    UnansweredName,
+)
 from compass.model.names import format_endpoint
 from compass.model.replies import Dependencies
 from compass.model.rows import Category, Change, Dependency, Listener, Service, key_of
@@ -40,7 +49,8 @@ def lines_of_outcome(outcome: Outcome) -> list[str]:
     """Format the outcome of a registration, deregistration or report."""
     at = escape_line(f"{outcome.service} {format_endpoint(outcome.address, outcome.port)}", LINE_MAX)
     if outcome.state == "pending":
-        return [f"{at}: pending; no server has accepted it yet, opengnscd keeps it and delivers it"]
+        why = escape_line(outcome.why, LINE_MAX) or "no server has accepted it yet"
+        return [f"{at}: pending; {why}; opengnscd keeps it and delivers it"]
     return [f"{at}: {escape_line(outcome.state, LINE_MAX)}, revision {outcome.revision}"]
 
 
@@ -130,11 +140,19 @@ def lines_of_status(status: HostStatus) -> list[str]:
         if own.own_check is not None:
             lines.append(f"            {_check_line(own.own_check)}")
     lines += [f"warning   {warning}" for warning in status.warnings]
+    lines += [_unanswered_line(one, bool(number)) for number, one in enumerate(status.unanswered)]
     for number, reaction in enumerate(status.reactions):
         lines.append(("          " if number else "reacts    ") + _hook_line(reaction))
     for number, line in enumerate(_server_lines(status.servers)):
         lines.append(("          " if number else "servers   ") + line)
     return [escape_line(line, LINE_MAX) for line in lines]
+
+
+def _unanswered_line(one: UnansweredName, is_further: bool) -> str:
+    """Format a name that is asked for and has no listener."""
+    why = f"asked for again and again for {one.seconds:.0f} s" if one.seconds else "a template renders it"
+    hint = "" if is_further else "; which ones failed: opengnsadmin alert list"
+    return f"{'' if is_further else 'missing':<9} {one.name} has no listener ({why}{hint})"
 
 
 def _check_line(check: CheckStatus) -> str:

@@ -35,6 +35,7 @@ from compass.daemons.process.start import (
     forbid_core_files,
     why_not,
 )
+from compass.daemons.process.state_directory import check_state_directory
 from compass.model.interfaces import StoreUnavailable
 from compass.model.rules.certificates import notices_of, problems_of
 from compass.model.text import escape
@@ -92,6 +93,11 @@ class ConfiguredProgram(msgspec.Struct, frozen=True):
         identity = identity_of(tls)
         own_name(identity, tls, self.program.role)
         return identity
+
+    def state_directory(self) -> Path | None:
+        """Return where the daemon keeps its files; None for a server. Raises ConfigProblem."""
+        config = self.program.read(self.path)
+        return Path(config.host.state_directory) if isinstance(config, HostConfig) else None
 
     @contextmanager
     def checked_files(self) -> Iterator[None]:
@@ -195,6 +201,7 @@ def _check(configured: ConfiguredProgram) -> None:
     now = datetime.now(UTC)
     with configured.checked_files():
         identity = configured.read_identity()
+        check_state_directory(configured.path, configured.state_directory())
         certificates = identity.certificates(now)
         if problems := problems_of(certificates, now.timestamp()):
             raise IdentityError(problems)

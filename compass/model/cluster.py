@@ -26,6 +26,9 @@ from compass.model.rows import Change, Listener
 SILENT_BEATS = 5
 """Own heartbeats without a heartbeat of another server, after which that server is silent. With a second between two,
 this is longer than a busy machine, a garbage collection or a migrated virtual machine pauses, and short for people."""
+REPLACED_BEATS = 2
+"""Own heartbeats without one of a server whose name has a later run, after which that server is known to be replaced.
+Two servers that have one name by mistake both send, and both are shown."""
 BEHIND_MAX = 1_000
 """Most hosts whose lag a heartbeat lists: 50 kB. The others are left out."""
 
@@ -207,6 +210,13 @@ class ClusterView:
         """Return the hosts whose session was lost, at any server, and that have not reconnected."""
         return sorted(host for host, entry in self._where.items() if entry.state == "lost")
 
+    def has_lost(self, host: str) -> bool:
+        """Return whether a host had a session and has none now: it was lost, or its server is silent."""
+        entry = self._where.get(host)
+        if entry is None or entry.state == "left":
+            return False
+        return entry.state == "lost" or not self.is_alive(entry.server)
+
     def present_elsewhere(self, host: str) -> bool:
         """Return whether another living server has the host's session."""
         entry = self._where.get(host)
@@ -234,6 +244,30 @@ class ClusterView:
     def is_alone(self) -> bool:
         """Return whether no other server has sent a heartbeat lately."""
         return self._living() == (self.id,)
+
+    def silent(self) -> dict[str, str]:
+        """Return the servers that have fallen silent and have not been started again: their names by their ids."""
+        return {
+            id: peer.line.name
+            for id, peer in self.peers.items()
+            if not self.is_alive(id) and not self.has_successor(id)
+        }
+
+    def owns_server(self, name: str) -> bool:
+        """Return whether this server reports that another one is silent."""
+        return rendezvous(f"server {name}", self._able) == self.id
+
+    def others(self, name: str) -> tuple[str, ...]:
+        """Return the names of the other servers that have sent a heartbeat lately. Workers of one server share its name
+        and its port: they are none."""
+        named = {self.peers[id].line.name.partition("#")[0] for id in self._living() if id in self.peers}
+        return tuple(sorted(named - {name.partition("#")[0]}))
+
+    def has_successor(self, id: str) -> bool:
+        """Return whether a server was started again since it sent its last heartbeat: its name has a later run."""
+        line = self.peers[id].line
+        later = (one.line for one in self.peers.values() if one.line.name == line.name)
+        return self._missed.get(id, 0) >= REPLACED_BEATS and any(one.started_at > line.started_at for one in later)
 
     def notifier_of(self, way: str) -> str:
         """Return the id of the server that sends by a channel: one of those that have the channel, or this one if none

@@ -216,6 +216,8 @@ class Outcome(msgspec.Struct, frozen=True):
     """Epoch of the instance. A deregistration with this epoch does not affect a newer instance (P6). 0: of a report."""
     revision: int = 0
     """Revision of the commit; 0 while pending."""
+    why: str = ""
+    """Why it is pending, in a sentence; empty: it is not, or the server has just not answered yet."""
 
 
 class Resolved(msgspec.Struct, frozen=True):
@@ -331,6 +333,14 @@ class CertificateStatus(msgspec.Struct, frozen=True):
     """Why it is not valid now, or when it ends; empty if it is valid."""
 
 
+class UnansweredName(msgspec.Struct, frozen=True):
+    """Name of a service or a category that is asked for and has no listener."""
+
+    name: str
+    seconds: float
+    """Time since the first of the lookups that count; 0: a template renders it."""
+
+
 class HostStatus(msgspec.Struct, frozen=True):
     """Status of the agent."""
 
@@ -364,6 +374,9 @@ class HostStatus(msgspec.Struct, frozen=True):
     """Certificates whose end ends the sessions of this host, its own one first."""
     development: bool = False
     """True in development mode (`opengns dev`): programs register services of open categories without a credential."""
+    unanswered: tuple[UnansweredName, ...] = ()
+    """Services and categories that programs of this host ask for again and again, or that templates render, and that
+    have no listener."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):
@@ -375,26 +388,3 @@ class LocalEvent(msgspec.Struct, frozen=True):
 
 
 LocalRequest: TypeAlias = LocalRegister | LocalDeregister | LocalLoad | LocalCheckResult | LocalDrain | LocalReport
-
-
-class CheckResults:
-    """Results of one check: whether it fails. `failing`: the problem as it stands, if it failed before."""
-
-    def __init__(self, failures: int, failing: str = "") -> None:
-        self.failing = failing
-        self.in_a_row = 0
-        """Failures since the last success."""
-        self.last = ""
-        """Problem of the last check; empty: it passed, or there was none."""
-        self._failures = failures
-
-    def note(self, problem: str) -> bool:
-        """Record a result; empty: the check passed. Returns whether `failing` has changed."""
-        self.last = problem
-        self.in_a_row = self.in_a_row + 1 if problem else 0
-        before = self.failing
-        if not problem:
-            self.failing = ""
-        elif not before and self.in_a_row >= self._failures:
-            self.failing = problem
-        return self.failing != before

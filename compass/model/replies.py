@@ -203,7 +203,8 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: int
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
-    """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
+    """`ok`, `gap` (it reported that changes are missing), `lost` (it has lost its session and is not back), or
+    `unknown`: no session since this server started."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
     since: float = 0.0
@@ -280,6 +281,8 @@ class Steered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Reply to Steer: the number of hosts that will be redirected."""
 
     hosts: int
+    to: tuple[str, ...] = ()
+    """Servers to which they go: those of the request, else the others over the store that run; none: none is known."""
 
 
 class WayTried(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -347,6 +350,12 @@ class ServerStatus(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
     """Reason for which the store cannot be written, so that the server answers from memory only; empty: it can."""
     more_alerts: int = 0
     """Number of open incidents beyond those in `alerts`."""
+    died: int = 0
+    """Listeners among those that are offline which failed and did not deregister: their incidents are open."""
+    lost_services: int = 0
+    """Services of which a listener failed, is down or is suspect, and that have no other one left."""
+    trouble_seconds: float = 0.0
+    """Time since `trouble` began."""
 
 
 class CatalogueDigest(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="catalogue-digest"):

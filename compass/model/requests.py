@@ -268,6 +268,8 @@ class Steer(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """Servers that replace this one; none: each host chooses from those that it knows."""
     seconds: Annotated[float, between(0, STEER_SECONDS_MAX)] = 30.0
     """Seconds over which the present hosts are redirected."""
+    force: bool = False
+    """Drain also when no other server is known to which the hosts could go."""
 
 
 class Ways(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="ways"):

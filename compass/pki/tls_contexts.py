@@ -30,7 +30,7 @@ from zope.interface import implementer
 
 from compass.pki.authority import Role, names_of
 from compass.pki.identity import Identity, PeerUnknown, RoleRules, leaf_problem, role_and_name
-from compass.pki.tls_errors import refusal_of
+from compass.pki.tls_errors import refusal_of, subject_of
 
 PEERS_KEPT_MAX = 20_000
 """Peers whose certificates' ends are kept for resumption: as many as have sessions; some 3 MB."""
@@ -242,7 +242,9 @@ class _ServerContext:
 def _note_refusal(protocol: Any, shown: crypto.X509, error: int, depth: int) -> None:
     """Record at a connection why this end refuses the peer's certificate; OpenSSL's own error does not say it."""
     if protocol is not None:
-        protocol.peer_refusal = refusal_of(shown.to_cryptography(), error, depth)
+        certificate = shown.to_cryptography()
+        protocol.peer_refusal = refusal_of(certificate, error, depth)
+        protocol.peer_subject = subject_of(certificate)
 
 
 @implementer(IOpenSSLClientConnectionCreator)

@@ -37,6 +37,11 @@ class TlsFailed(Exception):
     """TLS with a peer failed; the message is a sentence."""
 
 
+def subject_of(shown: x509.Certificate) -> str:
+    """Return the subject of a certificate that nothing has proven: escaped and cut."""
+    return escape_line(shown.subject.rfc4514_string(), NAME_MAX)
+
+
 def refusal_of(shown: x509.Certificate, error: int, depth: int, peer: str = "the peer") -> str:
     """Return why a certificate of the peer's chain is refused. `error`: the number of OpenSSL; `depth` 0: its own."""
     # The peer is not authenticated, so its text is escaped and cut.

@@ -12,6 +12,7 @@ from compass.model.cluster import ClusterStore, ClusterView
 from compass.model.interfaces import Clock, Store, StoreState
 from compass.model.rules.certificates import OwnCertificate
 from compass.server.alerts.certificates import CertificateAlerts
+from compass.server.alerts.lost_hosts import LostHosts
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.alerts.refused_hosts import RefusedHosts
 from compass.server.certificate_issuer import CertificateIssuer, Signer
@@ -125,6 +126,7 @@ class Components:
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
         self.alerts = AlertNotifier(notifying, given.ways)
         self.refused_hosts = RefusedHosts(base.name, clock, committer)
+        self.lost_hosts = LostHosts(clock, committer, cluster, identity.principal)
         self.certificates = CertificateAlerts(base.name, given, committer)
         health = detector.local_health
         sources = StatusSources(committer, publisher, cluster, health, base.connections, base.drain, tracker)

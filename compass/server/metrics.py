@@ -24,9 +24,12 @@ from compass.model.metrics import (
     gauge,
     histogram,
 )
+from compass.model.names import category_of
 from compass.model.replies import CODES
 from compass.model.rows import State
 from compass.server.commit.committer import Committer
+from compass.server.commit.replica import Replica
+from compass.server.commit.row_counts import DIED
 from compass.server.components import Components
 from compass.server.push.publisher import Publisher
 from compass.server.sessions.connection_limits import ConnectionLimits
@@ -66,7 +69,32 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
             "way",
         ),
     ] = {}
-    listeners: Annotated[Counts, gauge("Listeners in the catalogue, by state.", "state", known=get_args(State))] = {}
+    listeners: Annotated[
+        Counts,
+        gauge(
+            "Listeners in the catalogue, by state; died: offline because they failed, with an open incident; offline: "
+            "deregistered.",
+            "state",
+            known=(*get_args(State), DIED),
+        ),
+    ] = {}
+    services_lost: Annotated[
+        Counts,
+        gauge(
+            "Services of which a listener died, is down or is suspect, and that have no other one left; by what their "
+            "users have: nothing (none), a backup service (backup), or there are no users, for no category depends on "
+            "them (unused).",
+            "left",
+            known=("none", "backup", "unused"),
+        ),
+    ] = {}
+    services_unanswered: Annotated[
+        int,
+        gauge(
+            "Services and categories that programs look up again and again by this server's DNS, and that have neither "
+            "a listener nor a backup with one."
+        ),
+    ] = 0
     rows: Annotated[
         Counts,
         gauge(
@@ -107,9 +135,19 @@ class ServerMetrics(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = {}
     watching: Annotated[int, gauge("Hosts with a session and a subscription.")] = 0
+    hosts_lost: Annotated[
+        int, gauge("Hosts that have lost their session, at any server over the store, and are not back.")
+    ] = 0
     followers: Annotated[int, gauge("Consoles and programs that follow the event stream over HTTPS.")] = 0
     connections_refused: Annotated[
         int, counter("Connections that were refused: too many, or too many failures from the same address.")
+    ] = 0
+    handshakes_refused: Annotated[
+        int,
+        counter(
+            "TLS handshakes of both ports that failed because of a certificate: expired, of another authority, "
+            "missing, or refused by the peer. The security log names address, subject and reason of each."
+        ),
     ] = 0
     admissions: Annotated[
         Counts,
@@ -211,6 +249,7 @@ def session_metrics(connections: ConnectionLimits, now: float) -> dict[str, Any]
         "sessions_behind": sum(session.behind for session in connections.sessions),
         "push_queue_bytes": sum(session.queued_octets for session in connections.sessions),
         "connections_refused": connections.refused,
+        "handshakes_refused": connections.refused_handshakes,
     }
 
 
@@ -233,6 +272,7 @@ def commit_metrics(committer: Committer) -> dict[str, Any]:
         "revision": committer.catalogue.revision,
         "rows": committer.replica.counts.rows,
         "listeners": committer.replica.counts.listeners,
+        "services_lost": _services_lost(committer.replica),
         "incidents_open": committer.replica.counts.incidents,
         "commits": committer.writer.counts["batches"],
         "commits_again": committer.writer.counts["again"],
@@ -243,6 +283,19 @@ def commit_metrics(committer: Committer) -> dict[str, Any]:
         "security_notes_waiting": len(committer.security_log),
         "security_entries": committer.security_log.added,
     }
+
+
+def _services_lost(replica: Replica) -> Counter[str]:
+    """Count the services without a listener by what their users have in their place."""
+    catalogue, counts = replica.catalogue, replica.counts
+    found = Counter[str]()
+    for service in counts.lost_services:
+        name = category_of(service)
+        category = catalogue.categories.get(name)
+        users = catalogue.dependants.get(name) or service in catalogue.backed
+        has_backup = category is not None and counts.has_listener(category.backup)
+        found["unused" if not users else "backup" if has_backup else "none"] += 1
+    return found
 
 
 def push_metrics(publisher: Publisher) -> dict[str, Any]:
@@ -278,6 +331,7 @@ def _subscription_metrics(components: Components) -> dict[str, Any]:
         "admission_wait_seconds": subscriptions.admission.wait_seconds,
         "snapshots_made": subscriptions.snapshots.made,
         "followers": components.change_feed.followers,
+        "hosts_lost": len(components.lost_hosts),
     }
 
 
@@ -285,7 +339,8 @@ def _cluster_metrics(components: Components) -> dict[str, Any]:
     """Return the figures of the servers over the same store: the others' are those of their last heartbeats."""
     cluster, name = components.cluster, components.identity.name
     revision = components.committer.catalogue.revision
-    others = [peer.line for id, peer in cluster.peers.items() if id != cluster.id]
+    shown = {id: peer for id, peer in cluster.peers.items() if id != cluster.id and not cluster.has_successor(id)}
+    others = [peer.line for peer in shown.values()]
     newest = max([revision, *(beat.revision for beat in others)])
     # A server that was restarted leaves a silent heartbeat of the same name for a while; the younger one counts.
     roster = {
@@ -294,7 +349,7 @@ def _cluster_metrics(components: Components) -> dict[str, Any]:
     }
     roster[name] = len(components.connections.sessions), components.publisher.watching, revision
     return {
-        "known_servers": Counter(cluster.role(id) for id in {cluster.id, *cluster.peers}),
+        "known_servers": Counter(cluster.role(id) for id in {cluster.id, *shown}),
         "roster_sessions": {server: sessions for server, (sessions, _, _) in roster.items()},
         "roster_watching": {server: watching for server, (_, watching, _) in roster.items()},
         "roster_revisions_behind": {server: newest - reached for server, (_, _, reached) in roster.items()},

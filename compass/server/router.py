@@ -72,7 +72,7 @@ def handlers(components: Components) -> dict[type, Handler]:
         requests.Digest: Handler(lambda request, _: c.status.digest(request)),
         requests.Lag: Handler(lambda request, _: c.status.lags(request)),
         requests.Examine: Handler(lambda request, _: c.detector.examine(request)),
-        requests.Steer: Handler(lambda request, _: c.drain.steer(request)),
+        requests.Steer: Handler(lambda request, _: c.drain.steer(request, c.cluster.others(c.identity.name))),
         requests.Ways: Handler(lambda request, _: c.alerts.status()),
         requests.TryWays: Handler(lambda request, _: c.alerts.send_test(request)),
     }

@@ -97,6 +97,7 @@ class Server(Factory):
         components.subscriptions.later.start()
         components.alerts.ownership_changed()
         components.refused_hosts.start()
+        components.lost_hosts.start()
         if given.reports_certificates:
             components.certificates.start()
         self._tail = given.clock.callLater(TAIL_EVERY_SECONDS, self._read_log)
@@ -190,6 +191,7 @@ class Server(Factory):
         components.anti_entropy.stop()
         components.alerts.stop()
         components.refused_hosts.stop()
+        components.lost_hosts.stop()
         components.certificates.stop()
         components.membership.stop()
         counts = components.committer.writer.counts

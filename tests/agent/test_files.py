@@ -13,6 +13,7 @@ from compass.agent.registration.journal import JournalWriteFailed, Registration,
 from compass.agent.replica.disk_cache import (
     FILE_NAME,
     MAGIC,
+    RETRY_SECONDS,
     WRITE_PAUSE_SECONDS,
     Cache,
     CachedReplica,
@@ -131,3 +132,29 @@ def test_a_clock_that_was_far_ahead_leaves_no_epochs_behind(tmp_path: Path) -> N
     refused = Registration("s.a", "10.0.0.1", 1, book.next_epoch(1001.0 + day), "t", "refused")
     assert book.succeed(refused, 1000.0) == 1_000_000_000
     assert book.succeed(None, 1000.0) == 1_000_000_001
+
+
+def test_a_view_that_cannot_be_written_is_said_until_it_can_be(tmp_path: Path) -> None:
+    """The problem has the time, the reason and the meaning; the write is repeated, and the journal follows."""
+    clock = Clock()
+    again: list[bool] = []
+    kept = Cache(clock, tmp_path / "missing", Content())
+    kept.written_again = lambda: again.append(True)
+    kept.write()
+    clock.advance(5.0)
+    assert "for 5 s: No such file or directory" in kept.problem and "a restart would need a server" in kept.problem
+    clock.advance(RETRY_SECONDS)
+    assert f"for {5 + RETRY_SECONDS:.0f} s" in kept.problem and not again
+    (tmp_path / "missing").mkdir()
+    clock.advance(RETRY_SECONDS)
+    assert kept.problem == "" and again == [True] and kept.load() is not None
+
+
+def test_a_journal_that_could_not_be_written_is_written_again(tmp_path: Path) -> None:
+    """Entries that were noted in memory meanwhile are on disk then."""
+    book = RegistrationJournal(tmp_path / "missing")
+    book.note(Registration("s.a", "10.0.0.1", 1, 5, "t", "pending"))
+    assert "cannot write" in book.problem and "new registrations are refused" in book.problem
+    (tmp_path / "missing").mkdir()
+    book.write_again()
+    assert book.problem == "" and (tmp_path / "missing" / "registrations.json").exists()

@@ -35,7 +35,9 @@ def test_templates_are_listed_and_shown(api: LittleApi) -> None:
 
 def test_a_template_is_tried_with_what_the_daemon_knows(daemon: LittleApi, tmp_path: Path) -> None:
     """The same pools as the daemon would give it, values of one's own, nothing written."""
-    tried = opengnsc(daemon, "template", "try", "haproxy", "--on", "openuss", "--value", "bind=127.0.0.1:81")
+    tried = opengnsc(
+        daemon, "template", "try", "haproxy", "--on", "openuss", "--value", "bind_chinaserver.openuss=127.0.0.1:81"
+    )
     assert tried.exit_code == 0, tried.output
     assert "    bind 127.0.0.1:81\n" in tried.output
     assert "server chinaserver.openuss-127.0.0.1-2028 127.0.0.1:2028 weight 1" in tried.output

@@ -186,6 +186,50 @@ test("the headline gives the severity in one sentence", () => {
   assert.equal(line([], {}, [lag, { ...lag, host: "i", pending: 0 }]).lag, "1 host lagging by up to 7");
 });
 
+test("listeners that died count as lost, and deregistered ones do not", () => {
+  const alert = (port) => ({
+    row: "alert",
+    id: `failure china.uss 10.0.0.1:${port}`,
+    kind: "failure",
+    opened_at: 1,
+    text: "",
+  });
+  const rows = [listener("portal.web", 9), listener("china.uss", 4, "offline")];
+  for (const port of [1, 2, 3]) rows.push(listener("china.uss", port, "offline"), alert(port));
+  const made = state([...WORLD, ...rows]);
+  const all = summarize(made);
+  const line = headline(made, all, { servers: [] }, []);
+  assert.equal(line.listeners, "1 of 4");
+  assert.deepEqual([line.level, line.text], ["ill", "3 incidents open"]);
+  assert.equal(line.why, "1 service without a usable listener, 3 listeners died");
+  assert.equal(all.categories.get("uss").health, "ill");
+  const keys = listing(all, {}).entries.map(({ key }) => key);
+  assert.deepEqual(keys.slice(0, 4), ["service china.uss", ...[1, 2, 3].map((port) => `china.uss 10.0.0.1:${port}`)]);
+  assert.ok(!keys.includes("china.uss 10.0.0.1:4"));
+});
+
+test("no headline says that all is well while something is not, or is not known", () => {
+  const made = state([...WORLD, listener("china.uss", 1)]);
+  const all = summarize(made);
+  const line = (status, hosts = [], unknown = "") => headline(made, all, { servers: [], ...status }, hosts, unknown);
+  const away = line({ trouble: "refused", trouble_since: 1700000000 });
+  assert.deepEqual(
+    [away.level, away.text],
+    ["ill", "The store is unavailable: nothing can be registered since 22:13:20 UTC"],
+  );
+  for (const [text, ...given] of [
+    ["No connection for 30 s", {}, [], "no connection for 30 s"],
+    ["1 server silent", { servers: [{ role: "silent" }, { role: "keeper" }] }],
+    ["1 host without a session", {}, [{ condition: "lost", lag: { session: false, pending: 0 } }]],
+  ]) {
+    assert.deepEqual([line(...given).text, line(...given).level], [text, "watch"]);
+  }
+  const empty = state(WORLD);
+  assert.deepEqual([headline(empty, summarize(empty), null, []).text], ["Nothing is registered"]);
+  const lost = { host: "h", session: false, acknowledged: 3, pending: 0, status: "lost" };
+  assert.equal(hostList(made, [lost], all)[0].condition, "lost");
+});
+
 test("lagging hosts stand before those that are up to date", () => {
   const made = state([...WORLD, { row: "host", name: "barred", barred: true }]);
   const lag = (host, more) => ({ host, session: true, acknowledged: 1, pending: 0, status: "ok", ...more });

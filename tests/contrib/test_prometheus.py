@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx
 import pytest
 import yaml
 
+from compass.admin.main import cli as admin_cli
+from compass.cli.main import cli as host_cli
+from compass.daemons import main as daemons
 from tests.contrib import make_page
 from tests.contrib.queries import Query
 from tests.e2e.deployment import free_port, new_address
@@ -30,6 +34,12 @@ ADDED = {"job", "instance"}
 """Labels that Prometheus puts to every series."""
 STATUS = re.compile(r"\d{3}|\[45\]\.\.")
 LABEL = re.compile(r"{{ *(?:\$labels\.)?(\w+) *}}")
+PROGRAMS: dict[str, click.Command] = {
+    "opengnsadmin": admin_cli,
+    "opengnsc": host_cli,
+    "opengnssd": daemons.server,
+    "opengnscd": daemons.host,
+}
 Series = dict[str, dict[str, set[str]]]
 
 
@@ -91,7 +101,28 @@ def test_every_rule_says_what_to_do() -> None:
     assert len(set(names)) == len(names) > 20
     for rule in rules():
         assert rule["labels"]["severity"] in ("page", "ticket"), rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert list(rule["annotations"]) == ["summary", "description", "cause", "scope", "next"], rule["alert"]
+        for name in ("cause", "scope", "next"):
+            text = rule["annotations"][name]
+            assert len(text) > 10, (rule["alert"], name)
+            for path in re.findall(r"docs/[a-z/-]+\.md", text):
+                assert (ROOT / path).exists(), (rule["alert"], path)
+            for line in re.findall(r"`([^`]+)`", text):
+                assert exists(line.split()), (rule["alert"], line)
+
+
+def exists(words: list[str]) -> bool:
+    """Return whether a command line in an annotation names a program, commands and options that exist."""
+    program, *rest = words
+    if program == "journalctl":
+        return rest in ([], ["-u", "opengnssd"], ["-u", "opengnscd"])
+    command: click.Command = PROGRAMS[program]
+    while rest and isinstance(command, click.Group):
+        if rest[0] not in command.commands:
+            return False
+        command = command.commands[rest.pop(0)]
+    options = {name for parameter in command.params for name in parameter.opts}
+    return not isinstance(command, click.Group) and {word for word in rest if word.startswith("--")} <= options
 
 
 def test_the_dashboard_can_be_laid_out() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from compass.client import Client, NoneRegistered, SharedView
 from tests.e2e.deployment import Deployment
 from tests.e2e.processes import eventually
+from tests.e2e.scraping import samples_of, text_of
 
 
 def ports_of(view: SharedView, name: str) -> list[int]:
@@ -13,6 +16,25 @@ def ports_of(view: SharedView, name: str) -> list[int]:
         return [peer.port for peer in view.listeners(name)]
     except NoneRegistered:
         return []
+
+
+def test_the_daemon_learns_what_memory_does_not_have(deployment: Deployment) -> None:
+    """A lookup without a listener is counted at the daemon, once, whether a watch or shared memory answers it."""
+    (web,) = deployment.add_hosts("asking")
+
+    def without() -> float:
+        found = (one for one in samples_of(text_of(web)) if one.name == "opengns_host_lookups_total")
+        return sum(one.value for one in found if one.labels["source"] == "none")
+
+    with Client("portal.web", f"unix:{web.socket}") as client:
+        view = client.shared()
+        before = without()
+        for lookups, lookup in enumerate((client.resolve, view.listeners), 1):
+            for _ in range(5):
+                with pytest.raises(NoneRegistered):
+                    lookup("northeast.openuss")
+            eventually(lambda number=lookups: without() == before + number, "the daemon has counted it")  # type: ignore[misc]
+    assert without() == before + 2
 
 
 def test_a_program_finds_the_view_and_sees_what_the_daemon_sees(deployment: Deployment) -> None:

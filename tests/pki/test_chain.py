@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compass.model.rules.certificates import condition_of, notices_of, problems_of, seconds_left
+from compass.model.rules.certificates import OwnCertificate, condition_of, notices_of, problems_of, seconds_left
 from compass.pki import chain
 from compass.pki.identity import Identity, IdentityError, load_identity
 from compass.pki.tls_contexts import client_context, server_context
@@ -118,3 +118,20 @@ def test_a_file_has_a_limited_number_of_certificates(tmp_path: Path, monkeypatch
     loaded(tmp_path / "n", SERVER, [SERVER, INTER], [ROOT])
     with pytest.raises(IdentityError, match="has 3 certificates; at most 2"):
         loaded(tmp_path / "more", SERVER, [SERVER, INTER, ROOT], [ROOT])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rest"),
+    [
+        (2 * 86400, "2 days"),
+        (2 * 86400 - 3600, "47 hours"),
+        (7200, "2 hours"),
+        (7199, "120 minutes"),
+        (121, "2 minutes"),
+        (60, "60 seconds"),
+    ],
+)
+def test_the_rest_of_a_life_is_in_the_unit_that_counts(seconds: float, rest: str) -> None:
+    """Nothing "expires in 0 days" for a minute."""
+    one = OwnCertificate("leaf", "CN=a", "own.crt", 0.0, 1000.0 + seconds, "renew it")
+    assert f"expires in {rest}, on" in one.notice(1000.0)

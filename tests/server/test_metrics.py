@@ -44,7 +44,7 @@ def test_the_census_is_what_a_count_of_all_would_give() -> None:
         Change(11, 10, 1.0, "register", listener(1)),
     ]
     for change, step in zip(changes, steps_of(catalogue, changes), strict=True):
-        census.move(step)
+        census.move(step, catalogue)
         catalogue = catalogue.apply(change)
         whole = RowCounts()
         whole.restart(catalogue)

@@ -29,11 +29,17 @@ class Source:
 
     def __init__(self, catalogue: Catalogue | None, place: Location | None = None) -> None:
         self.pools = Selector(Random(1).random, place)
+        self.none: list[str] = []
+        """Names that were found to have no listener."""
         self.known = LookupScope(catalogue) if catalogue is not None else None
 
     def sight(self) -> LookupScope | None:
         """Return the scope of lookups."""
         return self.known
+
+    def found_none(self, name: str) -> None:
+        """Note a name without a listener."""
+        self.none.append(name)
 
 
 class Asked:

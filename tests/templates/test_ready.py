@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -71,11 +72,11 @@ def takes(path: Path, text: str, *command: str) -> None:
 def test_haproxy_takes_its_configuration(tmp_path: Path, world: str) -> None:
     """Weights are within HAProxy's bounds, the backup is a backup, and two names have two ports."""
     more = {"bind": "127.0.0.1:8081", "bind_chinaserver.openuss": "127.0.0.1:8082", "stats": "/tmp/stats"}
-    text = ready("haproxy", WORLDS[world], "openuss", NAME, **more)
+    text = ready("haproxy", WORLDS[world], "north.openuss", NAME, **more)
     takes(tmp_path / "haproxy.cfg", text, "haproxy", "-c", "-q", "-f", "{file}")
-    assert text.count("weight 256 check") == (2 if world.startswith("both") else 0)
-    assert text.count("rise 1 backup\n") == (2 if world.startswith("both") else 0)
-    assert text.count(" backup\n") == (4 if world.startswith("both") else 0)
+    assert text.count("weight 256 check") == (1 if world.startswith("both") else 0)
+    assert text.count("rise 1 backup\n") == (1 if world.startswith("both") else 0)
+    assert text.count(" backup\n") == (3 if world.startswith("both") else 0)
     assert "weight 0" not in text
     assert ("192.0.2.99:1" in text) == (world != "nothing at all")
     assert "192.0.2.9:2028" not in text
@@ -96,10 +97,10 @@ def test_haproxy_takes_what_lets_it_ask_dns(tmp_path: Path) -> None:
 def test_nginx_takes_its_configuration(tmp_path: Path, world: str) -> None:
     """nginx refuses an upstream without servers: the template answers 503 instead."""
     more = {"pid": f"{tmp_path}/pid", "temp": str(tmp_path), "listen_chinaserver.openuss": "127.0.0.1:8082"}
-    text = ready("nginx", WORLDS[world], "openuss", NAME, **more)
+    text = ready("nginx", WORLDS[world], "north.openuss", NAME, **more)
     takes(tmp_path / "nginx.conf", text, "nginx", "-t", "-q", "-c", "{file}")
     assert text.count("return 503") == (2 if world == "nothing at all" else 0)
-    assert text.count("fail_timeout=1s backup;") == (2 if world.startswith("both") else 0)
+    assert text.count("fail_timeout=1s backup;") == (1 if world.startswith("both") else 0)
 
 
 @pytest.mark.parametrize("name", ["haproxy", "nginx"])
@@ -139,9 +140,9 @@ def test_keepalived_drains_by_weight_0(tmp_path: Path) -> None:
 def test_keepalived_takes_its_configuration(tmp_path: Path, world: str) -> None:
     """A virtual server has real servers of its own family only, and the backup as its sorry server."""
     more = {"port_chinaserver.openuss": "81", "address_chinaserver.openuss": "2001:db8::1"}
-    text = ready("keepalived", WORLDS[world], "openuss", NAME, **more)
+    text = ready("keepalived", WORLDS[world], "north.openuss", NAME, **more)
     takes(tmp_path / "keepalived.conf", text, "keepalived", "-t", "-f", "{file}")
-    assert text.count("real_server") == {"both families and a backup": 3, "only the backup": 1}.get(world, 0)
+    assert text.count("real_server") == {"both families and a backup": 2, "only the backup": 1}.get(world, 0)
     assert text.count("sorry_server") == (1 if world.startswith("both") else 0)
 
 
@@ -198,3 +199,47 @@ def test_a_source_is_read_up_to_its_bound(tmp_path: Path, more: int) -> None:
             render(what)
     else:
         assert len(render(what)) == SOURCE_OCTETS_MAX
+
+
+MIXED = [
+    listener("192.0.2.7:2028"),
+    listener("192.0.2.8:80", "north.openuss"),
+    listener("192.0.2.9:80", "north.openuss"),
+]
+PARTS = {
+    "haproxy": (r"^backend (\S+)$", "bind", "frontend in-"),
+    "nginx": (r"^    upstream (\S+) {$", "listen", "        listen "),
+    "keepalived": (r"^# (\S+): service$", "address", "virtual_server "),
+}
+"""Template: the beginning of the part of a service, its value for a place, and what a place begins with."""
+
+
+@pytest.mark.parametrize("template", PARTS)
+def test_the_services_of_a_category_are_not_mixed(template: str) -> None:
+    """Each has its own listeners, since they hold different content, and a place only if the values name one for it."""
+    begin, value, place = PARTS[template]
+    where = {"bind": "192.0.2.100:80", "listen": "192.0.2.100:80", "address": "192.0.2.100"}[value]
+
+    def parts(*names: str, **values: str) -> dict[str, set[str]]:
+        found = re.split(begin, ready(template, MIXED, *names, **values), flags=re.MULTILINE)[1:]
+        return {
+            name: set(re.findall(r"192\.0\.2\.[789]\b", text))
+            for name, text in zip(found[::2], found[1::2], strict=True)
+        }
+
+    text = ready(template, MIXED, "openuss", **{f"{value}_north.openuss": where, value: "192.0.2.1"})
+    assert text.count(place) == 1 and where in text and "192.0.2.1 " not in text
+    own = {NAME: {"192.0.2.7"}, "north.openuss": {"192.0.2.8", "192.0.2.9"}}
+    both = {f"{value}_{name}": where for name in own}
+    assert parts("openuss", **both) == own
+    assert parts("openuss", NAME, **both) == own, "a service that is named as well is there once"
+    assert ready(template, MIXED, "openuss", **both).count(place) == 2
+    assert ready(template, MIXED, "openuss").count(place) == 0
+
+
+def test_services_over_dns_share_no_front_end() -> None:
+    """Two front ends at one port would mix them as well."""
+    text = ready("haproxy-dns", MIXED, "openuss", bind="192.0.2.100:80")
+    assert text.count("backend ") - text.count("default_backend ") == 2 and "frontend" not in text
+    text = ready("haproxy-dns", MIXED, "openuss", **{"bind_north.openuss": "192.0.2.100:80"})
+    assert text.count("frontend in-") == 1 and "default_backend north.openuss" in text

@@ -34,21 +34,23 @@ def server() -> None:
 @click.option(
     "--over", type=DURATION, default="30s", show_default=True, help="Time over which the hosts are sent away (30s, 5m)."
 )
-def server_drain(context: AdminContext, to: tuple[str, ...], over: float) -> None:
+@click.option("--force", is_flag=True, help="Drain also the only server: its hosts are then without one.")
+def server_drain(context: AdminContext, to: tuple[str, ...], over: float, force: bool) -> None:
     """Send the hosts of a server to other servers, a few at a time, and refuse new ones.
 
     Nothing is lost and no listener changes: each host continues at its revision. The server still serves
     administrators. It admits hosts again after 'server undrain' or a restart; hosts that prefer it return within half
-    an hour.
+    an hour. The only server over its store is not drained unless --to or --force is given.
     """
     for text in to:
         try:
             parse_server(text)
         except InvalidName as problem:
             raise click.BadParameter(str(problem), param_hint="--to") from None
-    reply = context.ask(Steer(True, to, over), Steered)
+    reply = context.ask(Steer(True, to, over, force), Steered)
     hosts = f"{reply.hosts} host{'s'[: reply.hosts != 1]}"
-    context.print_result([f"{hosts} will be sent away; 'status' shows how many are still watching."], reply)
+    where = f"to {', '.join(reply.to)}" if reply.to else "to servers that they know; none runs over this store"
+    context.print_result([f"{hosts} will be sent away, {where}. 'status' shows how many are still watching."], reply)
 
 
 @command(server, "undrain", "server undrain", "--server gns1.example.net server undrain")

@@ -201,6 +201,9 @@ def status_commands(group: click.Group) -> None:
     def lag(context: AdminContext) -> None:
         """Show which revision each host holds, at any server: the proof that a change has arrived.
 
+        Behind: changes that concern the host and that it has not acknowledged. Status: 'lost' if it has lost its
+        session and is not back, 'gap' if it reported missing changes, 'unknown' if its server knows nothing of it.
+
         Figures of hosts at other servers are up to one second old.
         """
         reply = context.lags()

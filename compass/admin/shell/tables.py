@@ -242,20 +242,20 @@ def table_of_impact(reply: replies.Told) -> TableView:
 
 
 def table_of_lags(reply: replies.Lags) -> TableView:
-    """Make the table of the revision that each host holds."""
+    """Make the table of the revision that each host holds. `behind` counts changes that concern the host: a host that
+    has all of those holds everything, however far the server's revision has moved on."""
     lines = tuple(
         (
             lag.host,
             lag.server or "-",
             "open" if lag.session else "none",
             str(lag.acknowledged),
-            str(max(reply.revision - lag.acknowledged, 0)),
             str(lag.pending),
             lag.status,
         )
         for lag in reply.hosts
     )
-    columns = ("host", "server", "session", "revision", "lag", "pending", "status")
+    columns = ("host", "server", "session", "revision", "behind", "status")
     return TableView(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
 
 
@@ -282,16 +282,29 @@ def table_of_status(reply: replies.ServerStatus, clock: TimeFormat) -> TableView
             ("server", reply.server),
             ("software", reply.software),
             ("store", f"{reply.store} ({reply.engine})" if reply.engine else reply.store),
-            *([("store unavailable", reply.trouble)] if reply.trouble else []),
+            *([("store unavailable", _trouble(reply))] if reply.trouble else []),
             ("revision", str(reply.revision)),
             ("started", format_time(reply.started_at, clock)),
             ("sessions", f"{reply.sessions}, {reply.watching} of them watching"),
             *([("drained", "hosts are sent to other servers")] if reply.away else []),
             *((f"{kind} rows", str(count)) for kind, count in sorted(reply.counts.items())),
-            ("listeners", ", ".join(f"{count} {state}" for state, count in sorted(reply.states.items()))),
+            ("listeners", _listeners(reply)),
+            *([("services without a listener", str(reply.lost_services))] if reply.lost_services else []),
             ("open incidents", str(len(reply.alerts) + reply.more_alerts)),
         ]
     )
+
+
+def _trouble(reply: replies.ServerStatus) -> str:
+    since = f" (for {format_duration(reply.trouble_seconds)})" if reply.trouble_seconds else ""
+    return f"{reply.trouble}{since}; nothing can be registered until it is back"
+
+
+def _listeners(reply: replies.ServerStatus) -> str:
+    """Return the listeners in each state; those that died before those that were deregistered."""
+    states = reply.states | {"offline": reply.states.get("offline", 0) - reply.died}
+    parts = [f"{count} {state}" for state, count in sorted(states.items()) if count > 0]
+    return ", ".join([f"{reply.died} died", *parts] if reply.died else parts)
 
 
 def table_of_servers(reply: replies.ServerStatus, clock: TimeFormat) -> TableView:

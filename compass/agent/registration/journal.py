@@ -196,6 +196,8 @@ class RegistrationJournal:
         """Problem with the file that an earlier run left; empty: there is none."""
         self.is_blocked = False
         """True if it is unknown which services of this host are registered."""
+        self.write_problem = ""
+        """Reason why the last write failed; empty: it did not."""
 
     def load(self) -> None:
         """Read what an earlier run left. A damaged file is set aside; one that cannot be read stays as it is, and
@@ -319,6 +321,11 @@ class RegistrationJournal:
         """Set an entry, in memory at least: it records what has happened, even if the disk cannot be written."""
         self._note({**self._entries, entry.key: entry})
 
+    def write_again(self) -> None:
+        """Write the file if the last attempt failed: what was noted since is in memory only."""
+        if self.problem:
+            self._note(self._entries)
+
     def drop(self, entry: Registration) -> None:
         """Remove an entry, if it is still this instance's."""
         held = self._entries.get(entry.key)
@@ -339,7 +346,9 @@ class RegistrationJournal:
         try:
             replace_file(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:
+            self.write_problem = f"cannot write {self._path}: {error.strerror or error}; new registrations are refused"
             raise JournalWriteFailed(
                 f"cannot write {self._path}: {error}; the daemon's directory must be writable"
             ) from error
+        self.write_problem = ""
         self._entries = entries

@@ -20,7 +20,6 @@ from compass.model.host_api import (
     FAILURES,
     INTERVAL_SECONDS,
     TIMEOUT_SECONDS,
-    CheckResults,
     CheckStatus,
     Failures,
     Interval,
@@ -35,6 +34,7 @@ from compass.model.limits import DETAIL_MAX, PORT_MAX
 from compass.model.names import InvalidName
 from compass.model.replies import Refusal
 from compass.model.rows import ListenerKey, Policy, State
+from compass.model.rules.instances import CheckResults
 from compass.model.text import escape_line
 from compass.system.timers import Timers
 

@@ -363,7 +363,7 @@ class Registrar:
 
     def _pending(self, entry: Registration, refusal: Refusal) -> Outcome:
         self._step(entry.key, states.RefusedForNow(entry.epoch, refusal.retry_after_seconds))
-        return outcome_of(entry, "pending")
+        return msgspec.structs.replace(outcome_of(entry, "pending"), why=refusal.message)
 
     def _deliver_due(self) -> None:
         for entry in self._journal.all():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +27,8 @@ WRITE_PAUSE_SECONDS = 0.2
 """Pause between writes: at most five a second; what a power cut loses is resumed from the server."""
 IDLE_TIMES = 9
 """Pause between writes as a multiple of the time that the last one took: a large view is written less often."""
+RETRY_SECONDS = 15.0
+"""Pause before a write that has failed is repeated, also if nothing changes: room on a disk comes without notice."""
 FILE_NAME = "catalogue.msgpack"
 MAGIC = b"OGNSHOST"
 FORMAT = 1
@@ -112,11 +115,27 @@ class Cache:
         self._timers = Timers(clock)
         self._path = directory / FILE_NAME
         self._source = source
-        self._complained = False
+        self._failure = ""
+        """Why the last write failed; empty: it did not."""
+        self._failed_at = 0.0
+        """Time on the clock of the first failure in a row."""
+        self.written_again: Callable[[], None] = lambda: None
+        """Called when a write succeeds after one that failed."""
         self._clock = clock
         self._took_seconds = 0.0
         self.writes = Counter[str]()
         """Writes by result: `done` or `failed`."""
+
+    @property
+    def problem(self) -> str:
+        """Why the file is not up to date, since when and what that means; empty: the last write has succeeded."""
+        if not self._failure:
+            return ""
+        seconds = self._clock.seconds() - self._failed_at
+        return (
+            f"cannot write {self._path} for {seconds:.0f} s: {self._failure}; lookups are answered from memory, but a "
+            "restart would need a server: make room, or mend the directory"
+        )
 
     def age_seconds(self, now: float) -> float:
         """Return the seconds since the file was written; 0 if unknown."""
@@ -162,14 +181,20 @@ class Cache:
         try:
             replace_file(self._path, packed(self._source.cached()))
             self._took_seconds = self._clock.seconds() - began
-            self._complained = False
             self.writes["done"] += 1
+            had_failed, self._failure = self._failure, ""
+            if had_failed:
+                self._log.info("{path} is written again", path=self._path)
+                self.written_again()
         except OSError as error:
             self.writes["failed"] += 1
-            if not self._complained:
+            if not self._failure:
+                self._failed_at = began
                 self._log.warn(
                     "cannot write {path}: {error}; going on from memory, a restart will need a server",
                     path=self._path,
                     error=error,
                 )
-            self._complained = True
+            self._failure = error.strerror or str(error)
+            # No change may come for hours; the room may be there in a minute.
+            self._timers.start("write", RETRY_SECONDS, self.write)

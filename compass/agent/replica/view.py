@@ -7,6 +7,7 @@ Every answer comes from memory, at once.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
@@ -15,11 +16,12 @@ from compass.agent.replica.suspicions import Suspicions
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.interest import category_view, dependencies_of, listed, snapshot
 from compass.model.catalogue.lookup_scope import LookupScope, parse_name, scope_of
-from compass.model.host_api import Resolved
+from compass.model.host_api import Resolved, UnansweredName
 from compass.model.interfaces import Clock
 from compass.model.names import InvalidName, category_of, parse_label
 from compass.model.replies import CategoryView, Dependencies, Refusal, ServiceView
 from compass.model.selection.selector import Selector
+from compass.model.selection.unanswered import UnansweredLookups, is_without_listener
 from compass.wire.shared_view import Shared
 
 
@@ -34,6 +36,7 @@ class View:
         self.pools = pools
         self.lookups = Counter[str]()
         """Lookups by source of the listeners, or `refused`."""
+        self._unanswered = UnansweredLookups()
         self._scope: tuple[frozenset[str], LookupScope] | None = None
         self._shared: tuple[LookupScope, frozenset[str], Shared] | None = None
 
@@ -70,8 +73,28 @@ class View:
     def resolve(self, text: str) -> Resolved | Refusal:
         """Return the listeners to use for a service or category that this host's services depend on, best first."""
         found = self._resolve(text)
-        self.lookups["refused" if isinstance(found, Refusal) else found.source] += 1
+        source = "refused" if isinstance(found, Refusal) else found.source
+        self.lookups[source] += 1
+        if isinstance(found, Resolved) and source == "none":
+            self.found_none(found.name)
         return found
+
+    def found_none(self, name: str) -> None:
+        """Note that a lookup of an existing service or category has found no listener."""
+        self._unanswered.asked(name, self._clock.seconds())
+
+    def unanswered(self, rendered: Iterable[str] = ()) -> list[UnansweredName]:
+        """Return the names that programs ask for again and again, or that templates render, and that have no listener.
+        Nothing is known about names while nothing is loaded (P5)."""
+        scope = self.sight()
+        if scope is None:
+            return []
+        catalogue, problem = scope.catalogue, scope.problem
+
+        def has_none(name: str) -> bool:
+            return problem(name) is None and is_without_listener(catalogue, name)
+
+        return self._unanswered.names(self._clock.seconds(), has_none, rendered)
 
     def category(self, text: str) -> CategoryView | Refusal:
         """Return all registered listeners of a category, whatever their state."""

@@ -192,7 +192,7 @@ class SupervisedProcess:
 
     def _register(self) -> state_machine.Event:
         """Register every service; repeating a registration that exists already changes nothing."""
-        pending = False
+        pending, why = False, ""
         if self._run.options.check.accepts and (wrong := self._run.address.problem()):
             return state_machine.Unregistered("bad-address", wrong)
         for registration in self._run.options.registrations:
@@ -201,8 +201,8 @@ class SupervisedProcess:
             except ApiProblem as problem:
                 return state_machine.Unregistered(problem.code, problem.message, problem.retry_after_seconds)
             self._epochs[registration.service, registration.port] = outcome.epoch
-            pending = pending or outcome.state == "pending"
-        return state_machine.Registered(pending=pending)
+            pending, why = pending or outcome.state == "pending", why or outcome.why
+        return state_machine.Registered(pending, why)
 
     def _register_one(self, registration: LocalRegister) -> Outcome:
         """Register one service. Raises ApiProblem."""

@@ -17,12 +17,12 @@ from compass.model.host_api import (
     CHECK_TIMEOUT_SECONDS_MAX,
     FAILURES,
     INTERVAL_SECONDS,
-    CheckResults,
     LocalCheckResult,
     LocalRegister,
     OwnCheck,
 )
 from compass.model.limits import DETAIL_MAX
+from compass.model.rules.instances import CheckResults
 from compass.model.text import escape_line
 
 REPORT_SECONDS = 2.0

@@ -44,9 +44,10 @@ class NotListening(msgspec.Struct, frozen=True):
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """Event: the daemon has the registration. `pending`: no server has it yet."""
+    """Event: the daemon has the registration. `pending`: no server has it yet. `why`: the daemon's reason."""
 
     pending: bool = False
+    why: str = ""
 
 
 class Unregistered(msgspec.Struct, frozen=True):
@@ -182,8 +183,8 @@ def step(state: RunState, event: Event) -> Step:
             return _with(state, phase="registering"), (Register(),)
         case NotListening(text), "starting":
             return _with(state, phase="stopping", exit_status=int(ExitCode.NOT_LISTENING)), (Print(text), Kill())
-        case Registered(pending), "registering":
-            text = "no server can be reached; opengnscd keeps the registration and delivers it"
+        case Registered(pending, why), "registering":
+            text = f"{why or 'no server has answered yet'}; opengnscd keeps the registration and delivers it"
             return _with(state, phase="registered", attempts=0), (Print(text if pending else "registered"),)
         case Unregistered(), "registering":
             return _unregistered(state, event)

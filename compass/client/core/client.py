@@ -25,10 +25,12 @@ from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.core.resume import (
     HeldRegistration,
+    MissingNames,
     ResumingWatch,
     RetryPolicy,
     Warn,
     WatchedView,
+    ask_daemon,
     deliver_report,
 )
 from compass.client.core.runtime import Runtime
@@ -88,6 +90,7 @@ class CoreClient:
         self.warn = warn
         """Called with a sentence for each interruption and each failed delivery."""
         self._failed_listeners = FailedListeners()
+        self._missing = MissingNames()
         self._selector = Selector(random.random)
         self._watched: dict[str, WatchedView] = {}
 
@@ -110,6 +113,8 @@ class CoreClient:
                 raise refused(answer.code, answer.message)
             else:
                 resolved = answer
+                if not answer.listeners and self._missing.is_due(name, self.runtime.seconds()):
+                    self.runtime.spawn(ask_daemon(self._reports, name))
         if not resolved.listeners:
             raise NoneRegistered(name)
         ordered = self._failed_listeners.last(resolved.listeners, self.runtime.seconds())
@@ -131,7 +136,7 @@ class CoreClient:
         if not directory:
             # Makes the daemon subscribe to the dependencies of the service, if it has not yet.
             await self.calls.dependencies(name)
-        return SharedView(path, name)
+        return SharedView(path, name, self.endpoint)
 
     def follow(self, service: str = "", since: int | None = None) -> ResumingWatch:
         """Return a watch of the dependencies of a service that survives restarts of the daemon."""

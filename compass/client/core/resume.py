@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection
 
 from compass.client.core.api import HoldStream, HostApiCalls, WatchStream
@@ -12,6 +13,10 @@ from compass.model.backoff import retry_seconds
 from compass.model.host_api import LocalEvent, LocalRegister, LocalReport, Outcome
 from compass.model.limits import REPORT_SECONDS
 
+MISSING_SPACING_SECONDS = 10.0
+"""Time between two requests about a name that memory has no listener for: the daemon counts one in this time."""
+MISSING_NAMES_MAX = 100
+"""Names for which the time of the last such request is kept; beyond it the oldest is asked about again."""
 Warn = Callable[[str], None]
 """Called once for each interruption, with a sentence."""
 
@@ -153,3 +158,27 @@ async def deliver_report(calls: HostApiCalls, report: LocalReport) -> None:
                 raise
         await calls.runtime.sleep(pause)
         attempts += 1
+
+
+class MissingNames:
+    """Names that were found to have no listener, and when the daemon was asked about each."""
+
+    def __init__(self) -> None:
+        self._asked_at: dict[str, float] = {}
+
+    def is_due(self, name: str, now: float) -> bool:
+        """Return whether the daemon is to be asked about a name now, and remember that it is."""
+        if now - self._asked_at.get(name, -MISSING_SPACING_SECONDS) < MISSING_SPACING_SECONDS:
+            return False
+        self._asked_at.pop(name, None)
+        self._asked_at[name] = now
+        if len(self._asked_at) > MISSING_NAMES_MAX:
+            self._asked_at.pop(next(iter(self._asked_at)), None)
+        return True
+
+
+async def ask_daemon(calls: HostApiCalls, name: str) -> None:
+    """Look a name up at the daemon, whose answer does not matter: it counts names without a listener, and sees no
+    lookup that a view in memory answers."""
+    with contextlib.suppress(ApiProblem):
+        await calls.resolve(name)

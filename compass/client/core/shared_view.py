@@ -10,15 +10,21 @@ Lookups still work while the daemon restarts, and after its death with the last 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import random
 import threading
 from pathlib import Path
 
+from compass.client.core.api import HostApiCalls
+from compass.client.core.endpoint import ApiEndpoint, InvalidEndpoint, parse_api_endpoint
 from compass.client.core.errors import NoneRegistered, NotLoaded, refused
+from compass.client.core.resume import MissingNames, ask_daemon
+from compass.client.core.threads import ThreadRuntime
 from compass.client.core.view import FailedListeners, View
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.limits import REPORT_SECONDS
 from compass.model.names import category_of
 from compass.model.replies import Refusal
 from compass.model.rows import Listener
@@ -45,9 +51,13 @@ class SharedView:
     ApiProblem if the content is unreadable.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], service: str) -> None:
+    def __init__(self, directory: str | os.PathLike[str], service: str, api: ApiEndpoint | None = None) -> None:
+        """`api`: the daemon, which learns of names without a listener; else OPENGNS_API. Without the daemon nothing
+        changes."""
         self._directory = Path(directory)
         self._service = service
+        self._api = api
+        self._missing = MissingNames()
         self._lock = threading.Lock()
         self._words = self._mapped()
         self._generation = 0
@@ -87,9 +97,18 @@ class SharedView:
         if isinstance(answer, Refusal):
             raise refused(answer.code, answer.message)
         if not answer.listeners:
+            self._found_none(name)
             raise NoneRegistered(name)
         answers[name] = answer.listeners
         return answer.listeners
+
+    def _found_none(self, name: str) -> None:
+        """Let the daemon know in the background. If that is impossible, the lookup ends as it would otherwise."""
+        runtime = ThreadRuntime()
+        if self._missing.is_due(name, runtime.seconds()):
+            with contextlib.suppress(RuntimeError, InvalidEndpoint):
+                endpoint = self._api or parse_api_endpoint(os.environ.get("OPENGNS_API", ""))
+                runtime.spawn(ask_daemon(HostApiCalls(runtime, endpoint, REPORT_SECONDS), name))
 
     def _load(self) -> None:
         """Load the newest content. The generation is read first, so the next lookup notices a later one."""

@@ -9,15 +9,15 @@ export const STATE_MEANS = {
   suspect: "reported or lost, being checked",
   down: "failed",
   draining: "gets no new users",
-  offline: "deregistered",
+  offline: "deregistered, or died with an open incident",
 };
 
 export const HOST_MEANS = {
   current: "up to date",
   lagging: "lagging",
   gap: "has a gap",
-  lost: "no session, lagging",
-  dialled: "no session, current",
+  lost: "no session",
+  dialled: "no session kept, current",
   unknown: "unknown",
   barred: "barred",
 };

@@ -246,7 +246,9 @@ function shortened(name, most) {
 /** Return the shares of the states as a bar along the lower edge of a box. */
 function bar(number, width, height) {
   const of = registered(number);
-  const there = STATES.filter((state) => state !== "offline" && number[state]).reverse();
+  // Those that died have a place among those that are down.
+  const shares = { ...number, down: number.down + number.died };
+  const there = STATES.filter((state) => state !== "offline" && shares[state]).reverse();
   // Even one of thousands is visible.
   const left = width - there.length * SHARE_MIN;
   let x = 1;
@@ -254,7 +256,7 @@ function bar(number, width, height) {
     "g",
     { class: "shares" },
     there.map((state) => {
-      const wide = SHARE_MIN + (number[state] / of) * left;
+      const wide = SHARE_MIN + (shares[state] / of) * left;
       x += wide;
       return s("rect", { x: x - wide, y: height - 6, width: wide, height: 4, class: `b-${state}` });
     }),

@@ -8,6 +8,13 @@ const PICTURES = { well: "up", watch: "suspect", ill: "down" };
 const LATE_SECONDS = 20;
 // A live stream is never silent for longer; above it the page shows the age of the last update.
 
+/** Return why the page does not know the present state: no connection, or no answer about it. Empty: it does. */
+export function unknownBecause({ condition, receivedAt, statusTrouble }) {
+  const quiet = receivedAt ? (Date.now() - receivedAt) / 1000 : 0;
+  if (condition !== "live" || quiet >= LATE_SECONDS) return receivedAt ? `no connection for ${age(quiet)}` : "";
+  return statusTrouble ? "the server's status cannot be read" : "";
+}
+
 export function drawHeader({ state, sync }, line) {
   const { condition, receivedAt, status } = sync;
   const reading = !status && !("listener" in state.at);
@@ -33,7 +40,7 @@ export function drawHeader({ state, sync }, line) {
   }
   text($("verdict"), line.text);
   text($("why"), line.why);
-  const trouble = status?.trouble ? `The store cannot be written: ${status.trouble}` : live ? "" : sync.trouble;
+  const trouble = status?.trouble ? `The store is unavailable: ${status.trouble}. Lookups go on; hosts keep registrations and repeat them.` : sync.statusTrouble || (live ? "" : sync.trouble);
   text($("trouble"), trouble);
   $("trouble").hidden = !trouble;
   const title = `${live ? "" : "(reconnecting) "}${line.text} · compass`;

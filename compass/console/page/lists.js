@@ -158,13 +158,16 @@ export class ListenerList {
   }
 
   #listener(element, { listener }) {
-    const whole = `${listener.state} ${listener.changed_at} ${listener.cause} ${listener.host} ${listener.draining}`;
+    const died = this.page.summary.services.get(listener.service)?.died.has(listener);
+    const whole = `${died} ${listener.state} ${listener.changed_at} ${listener.cause} ${listener.host} ${listener.draining}`;
     if (element.dataset.whole === whole) return;
     element.dataset.whole = whole;
     const had = element.contains(document.activeElement);
-    const { state, host = "", cause = "", changed_at: changed, draining } = listener;
+    const { host = "", cause = "", changed_at: changed, draining } = listener;
+    // Shown as what it is: a listener that failed, though its row is that of an offline one.
+    const state = died ? "down" : listener.state;
     const cells = [
-      cell("state", badge(state), draining && state !== "draining" ? h("span", { class: "dim" }, " draining") : ""),
+      cell("state", died ? badge("down", "died") : badge(state), draining && state !== "draining" ? h("span", { class: "dim" }, " draining") : ""),
       cell(
         "place",
         h(

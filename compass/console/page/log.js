@@ -37,9 +37,10 @@ export class Log {
 
   #changes() {
     const { changes } = this.page.state;
+    const { logTrouble } = this.page.sync;
     const shown = changes.slice(-SHOWN_MAX).reverse();
     this.#put(
-      `updates ${changes.at(-1)?.revision} ${changes[0]?.revision}`,
+      `updates ${changes.at(-1)?.revision} ${changes[0]?.revision} ${logTrouble}`,
       shown.map((change) => {
         const { what, of, now, why } = describeChange(change);
         return this.#line(change.time, change.revision, what, [
@@ -48,7 +49,7 @@ export class Log {
           why && h("span", { class: "dim" }, why),
         ]);
       }),
-      "There is no change yet.",
+      logTrouble ? `The log cannot be read: ${logTrouble}` : "There is no change yet.",
     );
   }
 
@@ -58,7 +59,7 @@ export class Log {
     try {
       this.#entries = await this.page.api.entries(kind, ENTRIES);
     } catch (error) {
-      this.#put(`refused ${error.message}`, [], error.message);
+      this.#put(`refused ${error.message}`, [], `The log cannot be read: ${error.message}`);
       return;
     }
     if (kind !== this.#kind) return;

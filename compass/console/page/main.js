@@ -6,7 +6,7 @@ import { $, tick } from "./dom.js";
 import { headline, hostList, summarize } from "./summary.js";
 import { Sync } from "./sync.js";
 import { Graph } from "./graph.js";
-import { drawHeader, drawIncidents } from "./header.js";
+import { drawHeader, drawIncidents, unknownBecause } from "./header.js";
 import { HostList, ListenerList } from "./lists.js";
 import { Log } from "./log.js";
 import { ListenerPanel } from "./listener_panel.js";
@@ -100,7 +100,8 @@ class Page {
   }
 
   #drawHeader() {
-    drawHeader(this, headline(this.state, this.summary, this.sync.status, this.hostRows));
+    const { sync } = this;
+    drawHeader(this, headline(this.state, this.summary, sync.status, this.hostRows, unknownBecause(sync)));
   }
 }
 

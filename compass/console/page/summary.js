@@ -18,12 +18,20 @@ export function categoryOf(service) {
   return service.slice(service.indexOf(".") + 1);
 }
 
+// `died`: listeners among the offline ones that failed and did not deregister; their incidents are open.
+const COUNTED = [...STATES, "died"];
+
 function counts() {
-  return Object.fromEntries(STATES.map((state) => [state, 0]));
+  return Object.fromEntries(COUNTED.map((state) => [state, 0]));
 }
 
 function add(to, from) {
-  for (const state of STATES) to[state] += from[state];
+  for (const state of COUNTED) to[state] += from[state];
+}
+
+/** Return whether a listener is offline because it failed: its incident is open. */
+function hasDied(state, row) {
+  return row.state === "offline" && state.rows.alert.has(`failure ${keyOf(row)}`);
 }
 
 /** Return the number of listeners that new users get. */
@@ -31,16 +39,16 @@ export function inUse(count) {
   return count.up + count.slow;
 }
 
-/** Return the number of registered listeners: all but the offline ones. */
+/** Return the number of listeners that should serve: all but the deregistered ones. */
 export function registered(count) {
-  return STATES.reduce((sum, state) => sum + (state === "offline" ? 0 : count[state]), 0);
+  return STATES.reduce((sum, state) => sum + (state === "offline" ? count.died : count[state]), 0);
 }
 
 /** Return `well`, `watch` (not all are in use), `ill` (some are registered, none is in use), or `none`. */
 export function health(count) {
   if (!registered(count)) return "none";
   if (!inUse(count)) return "ill";
-  return count.down || count.suspect || count.slow ? "watch" : "well";
+  return count.down || count.suspect || count.slow || count.died ? "watch" : "well";
 }
 
 /** Return the health of a service, or `gone` if all of its listeners are deregistered. */
@@ -52,7 +60,7 @@ export function condition({ count, listeners }) {
 export function summarize(state) {
   const services = new Map();
   const serviceOf = (id) => {
-    if (!services.has(id)) services.set(id, { id, category: categoryOf(id), count: counts(), listeners: [] });
+    if (!services.has(id)) services.set(id, { id, category: categoryOf(id), count: counts(), listeners: [], died: new Set() });
     return services.get(id);
   };
   const total = counts();
@@ -63,6 +71,11 @@ export function summarize(state) {
     service.count[row.state] = (service.count[row.state] ?? 0) + 1;
     service.listeners.push(row);
     total[row.state] += 1;
+    if (hasDied(state, row)) {
+      service.died.add(row);
+      service.count.died += 1;
+      total.died += 1;
+    }
     if (row.host && row.state !== "offline") ofHost.set(row.host, (ofHost.get(row.host) ?? 0) + 1);
   }
   return { services, total, ofHost, categories: categories(state, services) };
@@ -108,7 +121,11 @@ function categories(state, services) {
 
 function serviceRank(service) {
   const place = { ill: -2, gone: -1, none: NONE_REGISTERED }[condition(service)];
-  return place ?? Math.min(...service.listeners.map((row) => RANK[row.state]));
+  return place ?? Math.min(...service.listeners.map((row) => rankOf(service, row)));
+}
+
+function rankOf({ died }, row) {
+  return died.has(row) ? RANK.down : RANK[row.state];
 }
 
 /** Return whether each of the words occurs in the texts of a listener. */
@@ -134,11 +151,12 @@ export function listing({ services }, { words = "", states = [], category = "", 
   for (const service of services.values()) {
     if (category && service.category !== category) continue;
     const rows = service.listeners.filter(
-      (row) => (only.size ? only.has(row.state) : row.state !== "offline") && matches(row, wanted),
+      (row) =>
+        (only.size ? only.has(row.state) : row.state !== "offline" || service.died.has(row)) && matches(row, wanted),
     );
     const named = !only.size && wanted.every((word) => service.id.toLowerCase().includes(word));
     if (!rows.length && !(named && !registered(service.count))) continue;
-    rows.sort((a, b) => RANK[a.state] - RANK[b.state] || (endpoint(a) < endpoint(b) ? -1 : 1));
+    rows.sort((a, b) => rankOf(service, a) - rankOf(service, b) || (endpoint(a) < endpoint(b) ? -1 : 1));
     groups.push({ service, rows, rank: serviceRank(service) });
     shown += rows.length;
   }
@@ -172,34 +190,29 @@ export function hostList(state, lags, { ofHost }) {
 }
 
 function hostCondition({ session, pending, status }) {
+  if (status === "lost") return "lost";
   if (status === "gap") return "gap";
   if (session) return pending ? "lagging" : "current";
   if (status === "unknown") return "unknown";
   return pending ? "lost" : "dialled";
 }
 
-/** Return the headline: the severity, one sentence, and the figures below it. */
-export function headline(state, { total, categories: all }, status, hosts) {
-  const alerts = state.rows.alert.size;
+/** Return the headline: the severity, one sentence, and the figures below it.
+ *
+ * `unknown`: why the page does not know the present state; empty: it does. Nothing is called well then.
+ */
+export function headline(state, { total, categories: all }, status, hosts, unknown = "") {
   const servers = status?.servers ?? [];
   const silent = servers.filter((server) => server.role === "silent").length;
-  const lost = [...all.values()].reduce((sum, category) => sum + category.lost, 0);
-  const gone = [...all.values()].reduce((sum, category) => sum + category.gone, 0);
-  const bad = [];
-  if (status?.trouble) bad.push("the store cannot be written");
-  if (lost) bad.push(`${amount(lost, "service")} without a usable listener`);
-  if (gone) bad.push(`${amount(gone, "service")} with all listeners deregistered`);
-  if (total.down) bad.push(`${amount(total.down, "listener")} down`);
-  if (total.suspect) bad.push(`${total.suspect} suspect`);
-  if (silent) bad.push(`${amount(silent, "server")} silent`);
-  const level = alerts || lost || status?.trouble ? "ill" : bad.length ? "watch" : "well";
-  const first = alerts ? `${amount(alerts, "incident")} open` : bad.length ? "No incident open" : "All well";
+  const bad = problems(state, { total, all, status, hosts, silent, unknown });
+  const level = bad.some(({ ill }) => ill) ? "ill" : bad.length ? "watch" : "well";
+  const [first = { text: registered(total) ? "All well" : "Nothing is registered" }, ...more] = bad;
   const lagging = hosts.filter((host) => host.condition === "lagging" || host.condition === "gap");
   const connected = hosts.filter((host) => host.lag.session).length;
   return {
-    level,
-    text: first,
-    why: bad.join(", "),
+    level: level === "well" && !registered(total) ? "watch" : level,
+    text: first.text.charAt(0).toUpperCase() + first.text.slice(1),
+    why: more.map(({ text }) => text).join(", "),
     servers: `${Math.max(servers.length, 1) - silent} of ${Math.max(servers.length, 1)}`,
     listeners: `${count(inUse(total))} of ${count(registered(total))}`,
     hosts: `${count(connected)} of ${count(hosts.length)}`,
@@ -209,6 +222,34 @@ export function headline(state, { total, categories: all }, status, hosts) {
         ? `${amount(lagging.length, "host")} lagging by up to ${count(Math.max(...lagging.map((one) => one.lag.pending)))}`
         : "all up to date",
   };
+}
+
+/** Return what is not well, worst first; `ill`: a person must act. The first one is the headline. */
+function problems(state, { total, all, status, hosts, silent, unknown }) {
+  const sum = (of) => [...all.values()].reduce((number, category) => number + category[of], 0);
+  const alerts = state.rows.alert.size;
+  const [lost, gone] = [sum("lost"), sum("gone")];
+  const away = hosts.filter(({ condition }) => condition === "lost").length;
+  const since = status?.trouble_since ? ` since ${timeOfDay(status.trouble_since)}` : "";
+  return [
+    [status?.trouble, `the store is unavailable: nothing can be registered${since}`, true],
+    [unknown, unknown, false],
+    [alerts, `${amount(alerts, "incident")} open`, true],
+    [lost, `${amount(lost, "service")} without a usable listener`, true],
+    [gone, `${amount(gone, "service")} with all listeners deregistered`, false],
+    [total.died, `${amount(total.died, "listener")} died`, false],
+    [total.down, `${amount(total.down, "listener")} down`, false],
+    [total.suspect, `${total.suspect} suspect`, false],
+    [away, `${amount(away, "host")} without a session`, false],
+    [silent, `${amount(silent, "server")} silent`, false],
+  ]
+    .filter(([is]) => is)
+    .map(([, text, ill]) => ({ text, ill }));
+}
+
+/** Return the time of day in UTC, as in the logs of the daemons. */
+function timeOfDay(seconds) {
+  return `${new Date(seconds * 1000).toISOString().slice(11, 19)} UTC`;
 }
 
 export function amount(number, noun) {

@@ -23,6 +23,10 @@ export class Sync {
   lags = [];
   receivedAt = 0;
   trouble = "";
+  statusTrouble = "";
+  // Why status and lag could not be read at the last attempt; empty: they could.
+  logTrouble = "";
+  // Why the log of changes has not been read; empty: it has been, or is being read.
   #last = null;
   #turn = 0;
   #stop = new AbortController();
@@ -109,12 +113,25 @@ export class Sync {
   }
 
   async #readOne(kind, turn, rest) {
-    const got = kind === "log" ? await this.api.entries("updates", LOG_ENTRIES) : await this.#all(kind);
+    const got = kind === "log" ? await this.#log() : await this.#all(kind);
     if (turn !== this.#turn) return;
     if (kind === "log") addHistory(this.state, got);
     else setRows(this.state, kind, got);
     rest.delete(kind);
     this.onChange();
+  }
+
+  /** Return the newest changes; the page says if they cannot be read. */
+  async #log() {
+    try {
+      const entries = await this.api.entries("updates", LOG_ENTRIES);
+      this.logTrouble = "";
+      return entries;
+    } catch (error) {
+      this.logTrouble = error.message;
+      this.onChange();
+      throw error;
+    }
   }
 
   /** Return all rows of a kind. If the list changes between two pages, reading starts again. */
@@ -156,12 +173,18 @@ export class Sync {
   async poll() {
     try {
       const [status, lags] = await Promise.all([this.api.get("/v1/status"), this.#lags()]);
-      this.status = status;
+      const known = this.status?.trouble && status.trouble ? this.status.trouble_since : 0;
+      // The beginning stays what it was: each answer is late by a different fraction of a second.
+      const since = status.trouble_seconds ? known || Date.now() / 1000 - status.trouble_seconds : 0;
+      this.status = { ...status, trouble_since: since };
       this.lags = lags;
+      this.statusTrouble = "";
       this.#check(status);
       this.onChange();
     } catch (error) {
-      this.#isRefused(error);
+      if (this.#isRefused(error)) return;
+      this.statusTrouble = error.message;
+      this.onChange();
     }
   }
 

@@ -8,6 +8,7 @@ whole frames, and writes one change to thousands of sessions: each session's tur
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Protocol, cast
 
@@ -59,6 +60,11 @@ def tune(handle: socket.socket) -> None:
 
 EXPIRY_CHECK_SECONDS = 3600.0
 """Longest time between two looks at the end of a peer's certificate: the clock of the machine may be set meanwhile."""
+
+
+def origin_of(address: object) -> str:
+    """Return the address that a connection came from, for the logs."""
+    return str(getattr(address, "host", "") or getattr(address, "name", "") or address)
 
 
 class Admission(Protocol):
@@ -121,6 +127,8 @@ class TlsConnection(TLSMemoryBIOProtocol):
     """UNIX time at which the first certificate of the peer's chain ends; None: the peer has shown none."""
     peer_refusal = ""
     """Reason for which this end refuses a certificate of the peer."""
+    peer_subject = ""
+    """Subject of the peer's own certificate that this end refuses, or one above it."""
     _place: Admission | None = None
     _client: Any = None
     """Address of the peer, if a balancer has connected for it."""
@@ -179,6 +187,20 @@ class TlsConnection(TLSMemoryBIOProtocol):
         if self.wrappedProtocol is not None:
             self.wrappedProtocol = cast(Any, _Ending(self.wrappedProtocol, self))
         super().connectionLost(reason)
+
+    def report_refusal(self, reason: Failure) -> None:
+        """Report a peer that has connected if one end has refused the certificate of the other, or its absence.
+
+        What is no handshake at all, such as plain text from a port scanner, is in the log only.
+        """
+        on_refused = cast(Any, self.factory).on_refused
+        if self._is_complete or self.peer_serves or on_refused is None:
+            return
+        error = reason.value
+        if not isinstance(error, SSL.Error) or not error.args:
+            return
+        if self.peer_refusal or alert_of(error) or "certificate" in explain_error(error):
+            on_refused(origin_of(self.getPeer()), self.peer_subject, str(self.explain(reason).value))
 
     def explain(self, reason: Failure) -> Failure:
         """Return the reason of an end in words if it is an error of TLS; it is unchanged otherwise."""
@@ -243,6 +265,7 @@ class _Ending:
         self._tls = tls
 
     def connectionLost(self, reason: Failure) -> None:
+        self._tls.report_refusal(reason)
         self._inner.connectionLost(self._tls.explain(reason))
 
     def __getattr__(self, name: str) -> Any:
@@ -288,6 +311,9 @@ class TlsFactory(TLSMemoryBIOFactory):
 
     protocol = TlsConnection
     noisy = False
+
+    on_refused: Callable[[str, str, str], None] | None = None
+    """Called with origin, subject and reason of each peer whose handshake has failed by a refusal."""
 
     def __init__(self, context: Any, is_client: bool, factory: Any, own: OwnCertificates | None = None) -> None:
         super().__init__(context, is_client, factory)

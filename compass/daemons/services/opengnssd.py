@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 from twisted.application.service import Service
 from twisted.internet import protocol
 from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, maybeDeferred
@@ -48,6 +49,7 @@ from compass.model.requests import Request
 from compass.model.rules.draft import Principal
 from compass.model.rules.networks import ProbeNetworks
 from compass.model.selection.selector import Selector
+from compass.model.selection.unanswered import UnansweredLookups, is_without_listener
 from compass.pki.authority import names_of
 from compass.pki.tls_contexts import addresses_of, client_context, https_context, server_context
 from compass.server.cluster.announcer import Announcer
@@ -98,6 +100,7 @@ class ServerService(Service):
         self._server: Server | None = None
         self._wakeups: ChangeNotifier | None = None
         self._ports: list[Any] = []
+        self._dns_source: ServerSource | None = None
         build = {"version": compass.__version__, "worker": str(worker or "")}
         self._metrics = Metrics(reactor, build, Snapshot(ServerMetrics, "opengns_server_", self._take_snapshot))
 
@@ -188,7 +191,10 @@ class ServerService(Service):
 
     def _take_snapshot(self) -> ServerMetrics:
         assert self._server is not None
-        return self._server.https.metrics()
+        taken = self._server.https.metrics()
+        if self._dns_source is None:
+            return taken
+        return msgspec.structs.replace(taken, services_unanswered=self._dns_source.unanswered())
 
     async def _listen(self, server: Server) -> None:
         tls = wrap_tls(server_context(self._identity), server, client=False, own=self._identity)
@@ -198,7 +204,7 @@ class ServerService(Service):
             self._ports.append(await listen(self._reactor, address, port, factory))
         await self._listen_https(server)
         if self._config.dns is not None and self._config.dns.listen:
-            source = ServerSource(server, Selector(random.SystemRandom().random))
+            source = self._dns_source = ServerSource(server, Selector(random.SystemRandom().random))
             await listen_dns(
                 self._reactor, self._config.dns, source, self._name, self._ports, self._metrics.gateways.dns_answers
             )
@@ -231,6 +237,7 @@ class ServerService(Service):
         self, tls: TlsFactory, limits: TableLimits, server: Server, open_connections: Gauge | None = None
     ) -> Gate:
         """Return the factory of one port: it counts connections before TLS begins."""
+        tls.on_refused = server.connections.handshake_refused
         table = ConnectionTable(self._reactor, limits, server.connections.count_refused, open_connections)
         return Gate(self._reactor, tls, table, Balancers(self._config.server.balancers))
 
@@ -275,6 +282,19 @@ class ServerSource:
         self._server = server
         self.pools = pools
         self._sight: LookupScope | None = None
+        self._unanswered = UnansweredLookups()
+
+    def found_none(self, name: str) -> None:
+        """Note that a lookup of an existing service or category has found no listener."""
+        self._unanswered.asked(name, time.monotonic())
+
+    def unanswered(self) -> int:
+        """Return the number of names that are asked for again and again and have no listener."""
+        scope = self.sight()
+        if scope is None:
+            return 0
+        has_none = partial(is_without_listener, scope.catalogue)
+        return len(self._unanswered.names(time.monotonic(), has_none, ()))
 
     def sight(self) -> LookupScope | None:
         """Return the whole catalogue; None until the catalogue is loaded (P5)."""

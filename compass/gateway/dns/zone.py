@@ -56,6 +56,9 @@ class DnsSource(Protocol):
     def sight(self) -> LookupScope | None:
         """Return the scope of lookups; the same object as long as nothing changes. None: not loaded yet."""
 
+    def found_none(self, name: str) -> None:
+        """Note that a lookup of an existing service or category has found no listener."""
+
 
 class _Pool(msgspec.Struct):
     """Candidates for one name and type, with their records; valid until the catalogue changes."""
@@ -67,6 +70,8 @@ class _Pool(msgspec.Struct):
     rule: SelectionRule
     found: list[Listener]
     records: dict[ListenerKey, bytes]
+    missing: str = ""
+    """Name that has no listener of any kind; empty: it has one, perhaps of another type."""
     ranks: dict[ListenerKey, int] = {}
     """Ranks of the candidates for an answer without room for all; made when the first one is."""
 
@@ -126,6 +131,8 @@ class Zone:
         if isinstance(found, _Pool) and found.found:
             query.known = found
             return self._given(found)
+        if isinstance(found, _Pool) and found.missing:
+            self._source.found_none(found.missing)
         answer = Answer() if isinstance(found, _Pool) else found
         if not answer.records:
             answer.authority = self._soa(sight)
@@ -182,6 +189,7 @@ class Zone:
         if kind not in types:
             return Answer()
         found, _ = candidates(sight.catalogue, name)
+        missing = "" if found else name
         family = _ADDRESSES.get(kind)
         if family is not None:
             # Turns are counted for each type: a program asks for A and AAAA at once and uses one of the answers.
@@ -190,7 +198,7 @@ class Zone:
             label, _, value = wanted.partition("=")
             found = [peer for peer in found if peer.metadata.get(label) == value]
         key = f"{kept_as} {dns.QUERY_TYPES[kind]}"
-        self._kept[kept_as, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {})
+        self._kept[kept_as, kind] = pool = _Pool(sight, key, kind, rule_of(sight.catalogue, name), found, {}, missing)
         return pool
 
     def _given(self, pool: _Pool) -> Answer:

@@ -141,7 +141,7 @@ class HostHttp:
         reached = status_now.session == "open" or (status_now.loaded and not status_now.problem)
         found = {one.condition for one in status_now.certificates}
         condition: Condition = next((worst for worst in WORST_FIRST if worst in found), "valid")
-        return Health(status, "available" if reached else "away", condition)
+        return Health(status, "available" if reached else "away", condition, status_now.warnings)
 
     def _ready(self, request: Request, _: None) -> bytes:
         if not self._api.status().loaded:

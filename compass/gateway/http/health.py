@@ -19,6 +19,8 @@ class Health(msgspec.Struct, frozen=True, omit_defaults=True):
     certificates: Condition = "valid"
     """Worst condition of the certificates that the daemon's sessions need. `ends-soon`: within 30 days. `invalid`:
     expired, or not valid yet by the clock of the machine; the daemon then answers from memory and continues to try."""
+    warnings: tuple[str, ...] = ()
+    """Conditions of the host that an administrator should change, for instance a full disk of the state directory."""
 
 
 HEALTH = Operation(

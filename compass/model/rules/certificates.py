@@ -15,8 +15,8 @@ from compass.model.host_api import CertificateRole, Condition
 NOTICE_DAYS = (30, 7, 1)
 """Days before the end of a certificate at which a daemon warns and a server opens an incident, in descending order:
 time to order a new one, time to install it, and the last moment."""
-DAY = 86_400.0
-"""Seconds of a day."""
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+"""Seconds of a minute, an hour and a day."""
 
 _WHAT: Mapping[CertificateRole, str] = {
     "leaf": "certificate",
@@ -60,11 +60,21 @@ class OwnCertificate(msgspec.Struct, frozen=True):
         if not self.notice_days(now):
             return ""
         left = self.not_after - now
-        rest = f"{left / DAY:.0f} days" if left >= 2 * DAY else f"{left / 3600:.0f} hours"
-        return f"{self} expires in {rest}, on {format_time(self.not_after)}; {self.renewal}"
+        return f"{self} expires in {_rest(left)}, on {format_time(self.not_after)}; {self.renewal}"
 
     def __str__(self) -> str:
         return f"the {_WHAT[self.role]} {self.subject!r} in {self.file}"
+
+
+def _rest(seconds: float) -> str:
+    """Return a time in the unit in which a person counts it: days, hours below two days, minutes below two hours."""
+    if seconds >= 2 * DAY:
+        return f"{seconds / DAY:.0f} days"
+    if seconds >= 2 * HOUR:
+        return f"{seconds / HOUR:.0f} hours"
+    if seconds >= 2 * MINUTE:
+        return f"{seconds / MINUTE:.0f} minutes"
+    return f"{seconds:.0f} seconds"
 
 
 def format_time(time: float) -> str:

@@ -11,9 +11,9 @@ import msgspec
 
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.limits import PARAMETERS_MAX
-from compass.model.names import format_endpoint
+from compass.model.names import InvalidName, format_endpoint, parse_endpoint
 from compass.model.replies import Code, Problem, Refusal, Reply
-from compass.model.rows import AdministrationEntry, Alert, Change, Listener, Row, SecurityEntry
+from compass.model.rows import AdministrationEntry, Alert, Change, Listener, ListenerKey, Row, SecurityEntry
 from compass.model.text import escape_line, unprintable_in
 
 Role = Literal["host", "admin", "viewer", "server"]
@@ -141,6 +141,15 @@ def alert_id(kind: str, listener: Listener) -> str:
 def unheld_id(listener: Listener) -> str:
     """Return the id of the incident that a listener's host does not hold it."""
     return f"failure unheld {listener.service} {format_endpoint(listener.address, listener.port)}"
+
+
+def listener_of(alert: Alert) -> ListenerKey | None:
+    """Return the key of the listener that an incident is about; None for an incident of anything else."""
+    service, _, endpoint = alert.id.removeprefix(f"{alert.kind} ").partition(" ")
+    try:
+        return (service, *parse_endpoint(endpoint))
+    except InvalidName:
+        return None
 
 
 def parameters_of(request: Any) -> str:

@@ -36,6 +36,29 @@ CHECK_FAILED = "check-failed"
 CHECK_PASSED = "check-passed"
 
 
+class CheckResults:
+    """Results of one check: whether it fails. `failing`: the problem as it stands, if it failed before."""
+
+    def __init__(self, failures: int, failing: str = "") -> None:
+        self.failing = failing
+        self.in_a_row = 0
+        """Failures since the last success."""
+        self.last = ""
+        """Problem of the last check; empty: it passed, or there was none."""
+        self._failures = failures
+
+    def note(self, problem: str) -> bool:
+        """Record a result; empty: the check passed. Returns whether `failing` has changed."""
+        self.last = problem
+        self.in_a_row = self.in_a_row + 1 if problem else 0
+        before = self.failing
+        if not problem:
+            self.failing = ""
+        elif not before and self.in_a_row >= self._failures:
+            self.failing = problem
+        return self.failing != before
+
+
 def check_texts(request: Register) -> None:
     """Check the texts of a host's own check. Raises Refused."""
     for name, text, most in (("check", request.check, CHECK_MAX), ("failing", request.failing, DETAIL_MAX)):

@@ -91,6 +91,11 @@ class Committer:
         return self._access.outage
 
     @property
+    def outage_seconds(self) -> float:
+        """Time since the store's outage began; 0: there is none."""
+        return self._access.outage_seconds
+
+    @property
     def queue_length(self) -> int:
         """Requests that wait for a transaction."""
         return len(self._queue)

@@ -201,7 +201,7 @@ class Replica:
     def _apply(self, change: Change, steps: Iterator[DigestDelta], *, own: bool, made: Catalogue | None = None) -> None:
         step = next(steps)
         self.digests.move(step)
-        self.counts.move(step)
+        self.counts.move(step, self.catalogue)
         self.catalogue = made if made is not None else self.catalogue.apply(change)
         self._changes.committed(change, self.catalogue, own=own)
 

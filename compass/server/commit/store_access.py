@@ -42,6 +42,8 @@ class StoreAccess:
         self._outage = ""
         self._unreadable = False
         self._called_at: float | None = None
+        self._began_at: float | None = None
+        """Time on the clock at which the outage began."""
 
     @property
     def outage(self) -> str:
@@ -51,6 +53,14 @@ class StoreAccess:
             if silent >= self.wait_seconds:
                 return f"it has not answered for {silent:.0f} s"
         return self._outage
+
+    @property
+    def outage_seconds(self) -> float:
+        """Time since the outage began; 0: there is none."""
+        if not self.outage:
+            return 0.0
+        began = [at for at in (self._began_at, self._called_at) if at is not None]
+        return self._clock.seconds() - min(began)
 
     async def call(self, work: Callable[..., Any], *args: Any) -> Any:
         """Return the result of `work` on the database thread. The commit loop makes one call at a time."""
@@ -84,10 +94,11 @@ class StoreAccess:
         """Begin an outage, or note its newest reason."""
         if not self._outage:
             self.log.error("store unavailable: {why}", why=why)
+            self._began_at = self._called_at if self._called_at is not None else self._clock.seconds()
         self._outage = why
 
     def mark_available(self) -> None:
         """End the outage."""
         if self._outage:
             self.log.info("store available again")
-        self._outage, self._unreadable = "", False
+        self._outage, self._unreadable, self._began_at = "", False, None

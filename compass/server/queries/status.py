@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import msgspec
 
 from compass.model.cluster import BEHIND_MAX, ClusterView, Heartbeat
@@ -10,6 +12,7 @@ from compass.model.replies import CatalogueDigest, HostLag, KnownServer, Lags, R
 from compass.model.requests import Digest, Lag
 from compass.model.rows import Host
 from compass.server.commit.committer import Committer
+from compass.server.commit.row_counts import DIED
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.push.publisher import Publisher
 from compass.server.queries.host_sessions import HostSessionTracker
@@ -59,13 +62,16 @@ class StatusReporter:
             sessions=len(sources.connections.sessions),
             watching=sources.publisher.watching,
             counts={kind: census.rows.get(kind, 0) for kind in COUNTED},
-            states=dict(+census.listeners),
+            states=_states(census.listeners),
             alerts=tuple(alerts[:ALERTS_SHOWN_MAX]),
             more_alerts=max(0, len(alerts) - ALERTS_SHOWN_MAX),
             engine=identity.engine,
             servers=self._servers(),
             away=sources.drain.redirect is not None,
             trouble=committer.outage,
+            trouble_seconds=round(committer.outage_seconds, 3),
+            died=census.listeners[DIED],
+            lost_services=len(census.lost_services),
         )
 
     def heartbeat(self) -> Heartbeat:
@@ -109,7 +115,7 @@ class StatusReporter:
         for name in names:
             if octets >= PAGE_OCTETS_MAX and (request.pages or request.cursor):
                 return Lags(catalogue.revision, tuple(lags), lags[-1].host)
-            lags.append(self._with_session(self._lag(catalogue.hosts[name])))
+            lags.append(self._with_session(self._lag_with_loss(catalogue.hosts[name])))
             octets += LAG_OCTETS + len(name)
         return Lags(catalogue.revision, tuple(lags))
 
@@ -118,6 +124,12 @@ class StatusReporter:
         if known is None or (known.state == "open") != lag.session:
             return lag
         return msgspec.structs.replace(lag, since=known.since, origin=known.origin)
+
+    def _lag_with_loss(self, host: Host) -> HostLag:
+        """Return the lag of a host; its status says if the host has lost its session and is not back."""
+        lag, entry = self._lag(host), self._sources.cluster.where(host.name)
+        is_lost = entry is not None and entry.state == "lost" and not lag.session and not host.barred
+        return msgspec.structs.replace(lag, status="lost") if is_lost else lag
 
     def _lag(self, host: Host) -> HostLag:
         publisher, cluster = self._sources.publisher, self._sources.cluster
@@ -134,6 +146,8 @@ class StatusReporter:
     def _servers(self) -> tuple[KnownServer, ...]:
         cluster, own = self._sources.cluster, self.heartbeat()
         beats = {id: (heard.line, heard.silent_seconds) for id, heard in cluster.peers.items()} | {own.id: (own, 0.0)}
+        # A server that was killed and started again is one server.
+        beats = {id: beat for id, beat in beats.items() if id == own.id or not cluster.has_successor(id)}
         newest = max(beat.revision for beat, _ in beats.values())
         return tuple(
             KnownServer(
@@ -150,3 +164,10 @@ class StatusReporter:
             )
             for beat, silent in sorted(beats.values(), key=lambda one: (one[0].name, one[0].started_at))
         )
+
+
+def _states(conditions: Counter[str]) -> dict[str, int]:
+    """Return the listeners in each state of the protocol: those that died are offline."""
+    states = Counter({state: number for state, number in conditions.items() if state != DIED})
+    states["offline"] += conditions[DIED]
+    return dict(+states)

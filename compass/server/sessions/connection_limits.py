@@ -13,7 +13,9 @@ from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.interfaces import Environment
+from compass.model.limits import SUBJECT_MAX
 from compass.model.rows import Change, Host, SecurityEntry
+from compass.model.text import escape_line
 from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, RateLimiter
 from compass.server.sessions.session import Session
 
@@ -46,6 +48,8 @@ class ConnectionLimits:
         """Sessions whose peer has proven its role."""
         self.refused = 0
         """Connections that were refused."""
+        self.refused_handshakes = 0
+        """TLS handshakes that failed because this server or the peer refused the other's certificate."""
         self._per_peer: Counter[tuple[str, str]] = Counter()
         self._failures_logged = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_failures)
         self._refusals = RateLimiter(clock, FAILURES_PER_MINUTE_MAX, self._log_refusals)
@@ -100,6 +104,16 @@ class ConnectionLimits:
         can prove itself may have the same address.
         """
         return self._failures_logged.count(origin)
+
+    def handshake_refused(self, origin: str, subject: str, why: str) -> None:
+        """Count a TLS handshake that failed by a refusal, and write it to the security log.
+
+        `subject` is what the peer's certificate claims, and is empty if it has shown none. What one address may write
+        is bounded (`should_log`).
+        """
+        self.refused_handshakes += 1
+        claimed = escape_line(f"unproven {subject}", SUBJECT_MAX) if subject else ""
+        self._log_security(SecurityEntry(0, self._now(), "handshake", claimed, "{}", origin, "", why))
 
     def log_refusal(self, name: str, origin: str, why: str) -> None:
         """Write to the security log that a peer was refused for its certificate."""

@@ -43,9 +43,13 @@ class HostDrain:
         self.redirect: Redirect | None = None
         """Redirect that hosts get; None: they are accepted."""
 
-    def steer(self, request: Steer) -> Steered | Refusal:
-        """Send the hosts away, or accept them again. Returns how many are to be sent away."""
-        refusal = _refusal_of(request)
+    def steer(self, request: Steer, others: tuple[str, ...]) -> Steered | Refusal:
+        """Send the hosts away, or accept them again. Returns how many are to be sent away, and where they go.
+
+        `others`: the other servers over the store that run. Without one the hosts have nowhere to go, and the drain of
+        the only server is refused unless it is forced or names servers.
+        """
+        refusal = _refusal_of(request) or _refusal_of_last(request, others)
         if refusal is not None:
             return refusal
         self.stop()
@@ -55,7 +59,7 @@ class HostDrain:
             return Steered(0)
         self.redirect = Redirect("this server is being drained", AWAY_SECONDS, request.instead)
         self._leaving.extend(session for session in self._connections.sessions if _of_a_host(session))
-        count = len(self._leaving)
+        count, to = len(self._leaving), request.instead or others
         # One host after another; several together where that would be too many steps.
         self._step_seconds = max(request.seconds / max(count, 1), STEP_SECONDS)
         self._at_once = (
@@ -65,10 +69,10 @@ class HostDrain:
             "sending {n} hosts away within {seconds:g} s, to {where}",
             n=count,
             seconds=request.seconds,
-            where=", ".join(request.instead) or "the servers they know",
+            where=", ".join(to) or "the servers they know, of which none runs over this store",
         )
         self._send_some()
-        return Steered(count)
+        return Steered(count, to)
 
     def redirect_of(self, session: Session) -> Redirect | None:
         """Return where a peer that has just come is sent, or None if it is accepted."""
@@ -92,6 +96,18 @@ class HostDrain:
 def _of_a_host(session: Session) -> bool:
     """Return whether a host connected: a session that this server dialled only delivers notices, then ends."""
     return session.asker.role == "host" and not session.dialled
+
+
+def _refusal_of_last(request: Steer, others: tuple[str, ...]) -> Refusal | None:
+    """Return the refusal to drain the only server."""
+    if not request.away or request.force or request.instead or others:
+        return None
+    text = (
+        "no other server over this store runs, so the hosts would have no server to go to: they would answer from "
+        "memory, and nothing could be registered. Start another server first, name servers of these hosts (--to), or "
+        "force the drain (--force)"
+    )
+    return Refusal("in-use", text)
 
 
 def _refusal_of(request: Steer) -> Refusal | None:

@@ -32,7 +32,8 @@ from compass.model.backoff import LOCAL_RETRY_SECONDS, LOCAL_RETRY_SECONDS_MAX, 
 from compass.model.exit_codes import ExitCode
 
 TERM, HUP, KILLED = int(signal.SIGTERM), int(signal.SIGHUP), -int(signal.SIGKILL)
-PENDING = "no server can be reached; opengnscd keeps the registration and delivers it"
+KEPT = "opengnscd keeps the registration and delivers it"
+PENDING = "no server has answered yet; opengnscd keeps the registration and delivers it"
 AWAY = Unregistered("unreachable", "away")
 
 TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
@@ -43,6 +44,12 @@ TABLE: list[tuple[Phase, Event, Phase, tuple[Action, ...]]] = [
     ("starting", Registered(), "starting", ()),
     ("registering", Registered(), "registered", (Print("registered"),)),
     ("registering", Registered(pending=True), "registered", (Print(PENDING),)),
+    (
+        "registering",
+        Registered(True, "the store is unavailable"),
+        "registered",
+        (Print(f"the store is unavailable; {KEPT}"),),
+    ),
     (
         "registering",
         AWAY,

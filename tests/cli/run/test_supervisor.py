@@ -246,13 +246,17 @@ def test_the_service_runs_without_a_daemon_and_is_registered_later(
     welcoming: LittleApi, start: Start, tmp_path: Path, port: int
 ) -> None:
     """The name service may be down, the service must not: said once, tried again, then registered."""
-    answers = [refusal("not-ready", 503), refusal("not-ready", 503), outcome("pending")]
+    answers = [
+        refusal("not-ready", 503),
+        refusal("not-ready", 503),
+        outcome("pending", why="the store of gns2 is unavailable"),
+    ]
     welcoming.answers["/v1/register"] = lambda asked: answers.pop(0)
     running = Running(start, tmp_path / "notes", port)
     said = running.process.stderr
     assert said is not None
     assert "refusal: not-ready; the command keeps running, registration is retried" in said.readline()
-    assert "no server can be reached; opengnscd keeps the registration" in said.readline()
+    assert "the store of gns2 is unavailable; opengnscd keeps the registration" in said.readline()
     assert welcoming.paths().count("/v1/register") == 3
     running.process.send_signal(signal.SIGTERM)
     status, rest = running.end()

@@ -6,7 +6,9 @@ from collections import Counter
 
 import dns.flags
 import dns.rcode
+import msgspec
 import pytest
+from immutables import Map
 from twisted.names import dns as twisted_dns
 
 from compass.gateway.dns import zone as dns_zone
@@ -321,3 +323,19 @@ def test_every_refusal_has_its_rcode() -> None:
 def test_an_address_is_one_label(address: str, label: str) -> None:
     """An address is one label, so that its name is directly below its service."""
     assert label_of(address) == label and len(label) <= 63
+
+
+def test_a_name_without_any_listener_is_reported_to_its_source_and_no_other() -> None:
+    """Each lookup that finds none counts, of every type; an address family that a service has not is no outage."""
+    made = world()
+    source = Source(made.catalogue)
+    zone = Asked(source)
+    for name, kind in (("b.store.gns", "AAAA"), ("unknown.store.gns", "A"), ("a.store.gns", "A")):
+        zone.ask(name, kind)
+    assert source.none == []
+    empty = Source(msgspec.structs.replace(made.catalogue, listeners=Map()))
+    zone = Asked(empty)
+    for kind in ("A", "AAAA", "SRV", "A"):
+        assert zone.records("b.store.gns", kind) == []
+    assert zone.records("_b._tcp.store.gns", "SRV") == []
+    assert empty.none == ["b.store"] * 5

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from compass.model.cluster import SILENT_BEATS
+from compass.model.cluster import REPLACED_BEATS, SILENT_BEATS
 from compass.model.interfaces import StoreUnavailable
 from compass.model.replies import HostLag, Lags, Registered, ServerStatus
 from compass.model.requests import Examine, Lag, Register, Report, Status, Watch
@@ -295,3 +295,19 @@ def test_examine_answers_at_the_server_that_owns_the_listener(world: Uss, three:
     world.until(lambda: all(state(world, name) == "down" for name in three), 10.0)
     words = {name: world.admin(name).ask(Examine(CHINA, *WHERE)).inquiry for name in NAMES}
     assert words == {"gns1": "", "gns2": "recovery", "gns3": ""}
+
+
+def test_a_server_that_is_killed_and_started_again_is_one_server(world: Uss, three: dict[str, SimulatedServer]) -> None:
+    """The heartbeat of its predecessor stays in the store for minutes; status and metrics show the new run only."""
+    first = {one.server: one.id for one in status(world, "gns1").servers}
+    three["gns3"].crash()
+    world.run(3.0)
+    assert {one.server: one.id for one in status(world, "gns1").servers} == first, "without a successor it is shown"
+    world.wait(world.server("gns3").started)
+    world.run((REPLACED_BEATS + 1) * BEAT_SECONDS)
+    for name in NAMES:
+        shown = status(world, name).servers
+        assert [one.server for one in shown] == list(NAMES)
+        assert all(one.role != "silent" for one in shown)
+        assert not world.servers[name].nameserver.https.metrics().known_servers.get("silent")
+    assert {one.server: one.id for one in status(world, "gns1").servers}["gns3"] != first["gns3"]

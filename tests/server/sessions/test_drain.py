@@ -43,7 +43,7 @@ def test_hosts_are_sent_away_evenly(world: Uss) -> None:
     started(world)
     clients = hosts(world, HOSTS)
     admin = world.admin()
-    assert admin.ask(Steer(True, ("gns2.example:4863",), 10.0)) == Steered(HOSTS)
+    assert admin.ask(Steer(True, ("gns2.example:4863",), 10.0)) == Steered(HOSTS, ("gns2.example:4863",))
     counts = [away(clients)]
     for _ in range(10):
         world.run(1.0)
@@ -61,7 +61,7 @@ def test_a_host_that_comes_later_is_redirected(world: Uss) -> None:
     """`steer`: "one that comes later gets it in place of a `welcome`". Administrators are served."""
     started(world)
     admin = world.admin()
-    assert admin.ask(Steer(True, ("gns2",), 0.0)) == Steered(0)
+    assert admin.ask(Steer(True, ("gns2",), 0.0)) == Steered(0, ("gns2",))
     late = world.stranger(("host", "web1"))
     world.until(lambda: late.ended is not None)
     assert late.opened is None and late.ended is not None and late.ended.instead == ("gns2",)
@@ -77,13 +77,13 @@ def test_undraining_stops_a_drain(world: Uss) -> None:
     started(world)
     clients = hosts(world, 50)
     admin = world.admin()
-    admin.ask(Steer(True, (), 100.0))
+    admin.ask(Steer(True, (), 100.0, force=True))
     world.run(20.0)
     admin.ask(Steer(away=False))
     gone = away(clients)
     world.run(200.0)
     assert 0 < gone < 50 and away(clients) == gone
-    assert world.admin().ask(Steer(True, (), 0.0)) == Steered(50 - gone)
+    assert world.admin().ask(Steer(True, (), 0.0, force=True)) == Steered(50 - gone)
     world.run(1.0)
     assert away(clients) == 50
 
@@ -96,7 +96,7 @@ def test_a_dialled_host_gets_notices_all_the_same(world: Uss) -> None:
     host = world.host("web7", mode="short")
     world.wait(host.daemon.dependencies("portal.web"))
     world.run(3.0)
-    assert admin.ask(Steer(True, (), 0.0)) == Steered(1)
+    assert admin.ask(Steer(True, (), 0.0, force=True)) == Steered(1)
     world.run(1.0)
     assert away(clients) == 1
     admin.ask(Register("chinaserver.openuss", "", "10.9.0.1", 80, 1))
@@ -118,6 +118,7 @@ def test_a_server_that_stops_while_it_is_drained(world: Uss) -> None:
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
+        (Steer(), "in-use"),
         (Steer(seconds=-0.1), "bad-value"),
         (Steer(seconds=STEER_SECONDS_MAX + 1), "bad-value"),
         (Steer(seconds=float("nan")), "bad-value"),
@@ -140,7 +141,7 @@ def test_values_at_the_limits_are_accepted(world: Uss) -> None:
     """Values at the limit are accepted."""
     started(world)
     names = tuple(f"gns{number}" for number in range(limits.INSTEAD_MAX))
-    assert world.admin().ask(Steer(True, names, STEER_SECONDS_MAX)) == Steered(0)
+    assert world.admin().ask(Steer(True, names, STEER_SECONDS_MAX)) == Steered(0, names)
 
 
 def test_a_simulated_fleet_moves_to_the_second_server_and_back(world: Uss, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +176,7 @@ def test_a_time_below_a_step_is_zero(world: Uss, seconds: float) -> None:
     """A shorter time than a step sends all hosts away at once."""
     started(world)
     clients = hosts(world, 3)
-    assert world.admin().ask(Steer(True, (), seconds)) == Steered(3)
+    assert world.admin().ask(Steer(True, (), seconds, force=True)) == Steered(3)
     world.run(1.0)
     assert away(clients) == 3
 
@@ -202,10 +203,29 @@ def test_a_second_drain_during_the_first_replaces_it(world: Uss) -> None:
     world.run(7.0)
     first = len(goodbyes)
     assert first == 2
-    assert admin.ask(Steer(True, ("gns3",), 10.0)) == Steered(20 - first)
+    assert admin.ask(Steer(True, ("gns3",), 10.0)) == Steered(20 - first, ("gns3",))
     world.run(10.0)
     assert away(clients) == len(goodbyes) == 20
     assert [instead for *_, instead in goodbyes] == [("gns2",)] * first + [("gns3",)] * (20 - first)
     server.stop()
     world.run(60.0)
     assert not world.clock.getDelayedCalls()
+
+
+def test_the_only_server_is_not_drained(world: Uss) -> None:
+    """The hosts would have nowhere to go; they keep their sessions. Another server that runs is named, and one that
+    has fallen silent does not count."""
+    started(world)
+    (host,) = hosts(world, 1)
+    refused = world.admin().ask(Steer(seconds=0.0))
+    assert isinstance(refused, Refusal) and "no other server" in refused.message and "--force" in refused.message
+    world.wait(world.server("gns2").started)
+    world.run(2.0)
+    world.servers["gns2"].crash()
+    world.run(20.0)
+    assert isinstance(world.admin("gns1").ask(Steer(seconds=0.0)), Refusal) and host.ended is None
+    world.wait(world.server("gns2").started)
+    world.run(2.0)
+    assert world.admin("gns1").ask(Steer(seconds=0.0)) == Steered(1, ("gns2",))
+    world.run(1.0)
+    assert host.ended is not None
