@@ -9,6 +9,7 @@ from click.shell_completion import get_completion_class
 
 from compass.admin.commands.digest import digest_command
 from compass.admin.commands.doctor import doctor_command
+from compass.admin.commands.explain import explain_command
 from compass.admin.commands.listeners import drain_commands, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
 from compass.admin.commands.servers import server
@@ -122,6 +123,7 @@ status_commands(cli)
 topology_commands(cli)
 digest_command(cli)
 doctor_command(cli)
+explain_command(cli)
 
 
 @command(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")

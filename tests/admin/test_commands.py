@@ -106,6 +106,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("log", "security"),
         ("log", "admin"),
         ("impact", "openuss"),
+        ("explain", "openuss"),
         ("status",),
         ("lag",),
         ("export",),
@@ -458,3 +459,15 @@ def test_the_hosts_that_may_register_a_service(uss: Program) -> None:
     assert 'hosts = { chinaserver = ["web1.example.net", "web2.example.net"] }' in uss.done("export")
     uss.done("service", "set", "chinaserver.openuss", "--any-host")
     assert json.loads(uss.done("--json", "service", "show", "chinaserver.openuss"))["hosts"] == []
+
+
+def test_explain_says_why_a_listener_is_returned_or_not(uss: Program) -> None:
+    """The command explains rows of the server; unknown hosts and names are refused with the next step."""
+    assert "192.0.2.7:2028: returned. It is up." in uss.done("explain", "chinaserver.openuss")
+    uss.done("listener", "remove", "chinaserver.openuss", "192.0.2.7:2028")
+    shown = json.loads(uss.done("explain", "chinaserver.openuss", "--json"))
+    assert shown["source"] == "none"
+    assert [(row["state"], row["returned"]) for row in shown["listeners"]] == [("offline", False)]
+    for arguments in (("nothing.openuss",), ("openuss", "--host", "absent.example.net")):
+        refused = uss.run("explain", *arguments)
+        assert refused.exit_code == ExitCode.NOT_FOUND, refused.output
