@@ -10,11 +10,11 @@ from compass.admin.shell.context import AdminContext, failure_of, no_such
 from compass.admin.shell.decorators import command
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
 from compass.model.catalogue.lookup_scope import parse_name
+from compass.model.explanation.lookup import explain, sentences_of
 from compass.model.names import category_of, parse_host_name
 from compass.model.replies import Refusal
 from compass.model.requests import Fetch
 from compass.model.rows import Category, Host
-from compass.model.selection.explanation import explain, sentences_of
 
 
 def explain_command(group: click.Group) -> None:

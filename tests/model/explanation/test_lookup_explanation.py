@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.explanation.lookup import Explanation, explain, sentences_of
 from compass.model.replies import Refusal
 from compass.model.rows import Category, Dependency, Host, Listener, Policy, Row, Service
-from compass.model.selection.explanation import Explanation, explain, sentences_of
 from compass.model.selection.selector import Selector
 
 NAME, BACKUP, OTHER = "a.app", "b.spare", "c.app"
