@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.journal import Registration
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.model.host_api import (
     CertificateStatus,
     HostStatus,
@@ -89,6 +89,10 @@ class LocalApi:
 
     def register(self, request: LocalRegister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""
+        if self._parts.development and not request.credential and user not in self._parts.trusted_users:
+            what = f"register {request.service} without a credential"
+            message = f"{what}: in development mode only programs of the user that runs 'opengns dev' may do that"
+            return succeed(Refusal("forbidden", message))
         return self._users.ask(user, partial(self._registrar.register, request, user))
 
     def deregister(self, request: LocalDeregister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
@@ -147,8 +151,9 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
-            warnings=tuple(filter(None, (its.journal.warning, parts.process_watch.problem))),
+            warnings=tuple(filter(None, (*its.comparison.warnings(), parts.process_watch.problem))),
             certificates=self._certificates(),
+            development=parts.development,
         )
 
     def _registration(self, entry: Registration) -> RegistrationStatus:

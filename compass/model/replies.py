@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, Union, get_args
 import msgspec
 
 from compass.model.rows import Alert, Change, Credential, Listener, LogEntry, Row, Snapshot, State
+from compass.model.rows import Invited as Invited
 
 Code = Literal[
     "malformed",
@@ -26,6 +27,7 @@ Code = Literal[
     "unknown-credential",
     "unknown-host",
     "unknown-way",
+    "unknown-authority",
     "exists",
     "in-use",
     "stale-epoch",
@@ -60,6 +62,8 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Seconds after which the same request may succeed; 0: a retry would not."""
     epoch: int = 0
     """Epoch that the server knows, with stale-epoch and deregistered."""
+    host: str = ""
+    """Host that registered the known instance, with stale-epoch and deregistered, if it is another one."""
     problems: tuple[Problem, ...] = ()
     """All problems, with invalid-topology."""
 
@@ -70,6 +74,8 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     revision: int
     state: State
     changed: bool = True
+    warning: str = ""
+    """Text for people: what is doubtful about this registration; empty: nothing."""
 
 
 class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):
@@ -149,6 +155,13 @@ class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
     token: str
 
 
+class Certified(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="certified"):
+    """New certificate of a host, and the certificate of the authority that signed it, both PEM."""
+
+    certificate: str
+    authority: str
+
+
 class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
     """Requested rows, true at `revision`."""
 
@@ -193,6 +206,11 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     """`ok`, `gap` (it reported that changes are missing), or `unknown`: no session since this server started."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
+    since: float = 0.0
+    """UNIX time of the begin of its session, or of the end; of a host at another server, when this server knew it. 0:
+    unknown."""
+    origin: str = ""
+    """Address that its session comes from; empty: unknown, as of a host at another server."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
@@ -358,6 +376,8 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Steered,
     WayList,
     WaysTried,
+    Invited,
+    Certified,
     Refusal,
 ]
 

@@ -23,7 +23,7 @@ from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
-from compass.model.rows import Category, Dependency, Row, Service, key_of
+from compass.model.rows import USABLE, Category, Dependency, Listener, Row, Service, key_of
 from compass.model.rules.certificates import OwnCertificate
 from tests.histories.checker import check
 from tests.histories.events import (
@@ -34,6 +34,7 @@ from tests.histories.events import (
     Lived,
     Logged,
     Looked,
+    Orphaned,
     Probed,
     Settled,
     Started,
@@ -105,6 +106,14 @@ class Deployment(World):
         """Hosts without a daemon."""
         self.pids: dict[int, tuple[str, str, int]] = {}
         """pid -> host, service, port of each process that ever was."""
+        self.addresses: dict[int, str] = {}
+        """Addresses of the processes that register with another host's."""
+        self.contested: set[tuple[str, str, int]] = set()
+        """Listeners that processes of several hosts have registered."""
+        self.ended: set[tuple[str, int]] = set()
+        """Addresses and ports at which nothing serves any more: they stay dead when all faults end."""
+        self.forgetful: set[str] = set()
+        """Hosts that have lost their disk."""
         self.registered: dict[int, Outcome] = {}
         """Answers to the listeners that are alive."""
         self.old: OldClient | None = None
@@ -156,8 +165,13 @@ class Deployment(World):
         self.network.expired.clear()
         for disk in self.disks.values():
             disk.failing = 0
-        self.dead.clear()
+        self.dead &= self.ended
         self.run(SETTLE_SECONDS)
+        for name in sorted(self.forgetful):
+            # Programs of a host that has lost its disk ask again; the first time perhaps no server could be asked.
+            for service in self.watched[name]:
+                self.hosts[name].daemon.dependencies(service)
+            self.run(10.0)
 
     def look_at_all(self) -> None:
         """Record the rows that each server and host holds at the end."""
@@ -185,10 +199,45 @@ class Deployment(World):
         for pid, outcome in self.registered.items():
             name, service, port = self.pids[pid]
             status = self.hosts[name].daemon.status()
-            known = {(one.service, one.port): one for one in status.registrations}
-            entry = known.get((service, port))
-            if entry is None or entry.state != "refused":
+            known = {(one.service, one.address, one.port): one for one in status.registrations}
+            entry = known.get((service, outcome.address, port))
+            if entry is None or entry.state != "refused" or self._is_alone(pid):
                 record(Lived(at, name, service, outcome.address, port, outcome.epoch, True))
+
+        self._look_for_orphans(tables)
+
+    def _look_for_orphans(self, tables: Catalogue) -> None:
+        served = {
+            (self.pids[pid][1], self._address_of(pid), self.pids[pid][2])
+            for host in self.hosts.values()
+            for pid in host.processes.living
+        }
+        unverified = {
+            (entry.service, entry.address, entry.port)
+            for host in self.hosts.values()
+            for entry in host.daemon.status().registrations
+            if entry.unverified
+        }
+        for row in _rows(tables):
+            # What answered in place of an unverified instance is taken for it until the next session of its host.
+            known = key_of(row) in served or key_of(row) in unverified
+            if isinstance(row, Listener) and row.state in USABLE and not known:
+                at = self.recorder.clock()
+                self.recorder(Orphaned(at, row.host, row.service, row.address, row.port, row.epoch))
+
+    def _is_alone(self, pid: int) -> bool:
+        """Return whether a process of a contested listener is the last one that lives."""
+        mine = self.pids[pid][1], self._address_of(pid), self.pids[pid][2]
+        return mine in self.contested and not self._others(pid)
+
+    def _others(self, pid: int) -> list[int]:
+        """The other living processes at the address and port of one."""
+        mine = self._address_of(pid), self.pids[pid][2]
+        living = (other for host in self.hosts.values() for other in host.processes.living if other != pid)
+        return [other for other in living if (self._address_of(other), self.pids[other][2]) == mine]
+
+    def _address_of(self, pid: int) -> str:
+        return self.addresses.get(pid) or _address(self.hosts[self.pids[pid][0]])
 
     # Machines.
 
@@ -246,7 +295,13 @@ class Deployment(World):
 
     # What happens: one method for each action of the plan, with its arguments as text.
 
-    def do_register(self, pid: str, host: str, service: str, port: str) -> None:
+    def do_register_elsewhere(self, pid: str, host: str, service: str, port: str, of: str) -> None:
+        """Register with the address of another host, as by a copied configuration."""
+        address = _address(self.hosts[of])
+        self.addresses[int(pid)] = address
+        self.do_register(pid, host, service, port, address)
+
+    def do_register(self, pid: str, host: str, service: str, port: str, address: str = "") -> None:
         number = int(pid)
         machine = self.hosts[host]
         taken = any((host, int(port)) == (self.pids[p][0], self.pids[p][2]) for p in machine.processes.living)
@@ -254,10 +309,13 @@ class Deployment(World):
             return
         machine.processes.start(number)
         self.pids[number] = host, service, int(port)
-        self.dead.discard((_address(machine), int(port)))
+        self._answers(number)
+        if any(self.pids[other][1] == service for other in self._others(number)):
+            self.contested.add((service, self._address_of(number), int(port)))
         if host in self.away:
             return
-        asked = machine.daemon.register(LocalRegister(service, int(port), self.tokens[service], pid=number))
+        request = LocalRegister(service, int(port), self.tokens[service], address, pid=number)
+        asked = machine.daemon.register(request)
 
         def answered(outcome: Outcome | Refusal) -> None:
             self._trace("register", outcome)
@@ -283,7 +341,8 @@ class Deployment(World):
         host = self.hosts[name]
         self._died(number)
         if name not in self.away:
-            asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service]))
+            address = self.addresses.get(number, "")
+            asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service], address))
             asked.addCallback(partial(self._trace, "deregister"))
         host.processes.kill(number)
 
@@ -299,7 +358,7 @@ class Deployment(World):
         self.hosts[by].daemon.report(local).addCallback(partial(self._trace, "report"))
 
     def do_revive(self) -> None:
-        self.dead.clear()
+        self.dead &= self.ended
 
     def do_look(self, host: str) -> None:
         machine = self.hosts[host]
@@ -334,6 +393,23 @@ class Deployment(World):
             machine.processes.living.clear()
             machine.processes.boot = f"boot {self.runs[host] + 1}"
             self.disks[host].lose_power()
+        self.clock.callLater(float(away), self.start_host, host)
+
+    def do_lose_state(self, host: str, stranger: str, away: str) -> None:
+        """A container is made again: its processes and its disk are gone. `stranger`: something else answers there."""
+        machine = self.hosts[host]
+        if host in self.away:
+            return
+        self.away.add(host)
+        self.recorder(Stopped(self.recorder.clock(), host, "power"))
+        machine.crash()
+        for pid in sorted(machine.processes.living):
+            self._died(pid)
+            if stranger == "yes":
+                self._answers(pid)
+        machine.processes.living.clear()
+        self.disks[host] = Disk(machine.world.now)
+        self.forgetful.add(host)
         self.clock.callLater(float(away), self.start_host, host)
 
     def do_clone_host(self, host: str, name: str, seconds: str) -> None:
@@ -519,10 +595,19 @@ class Deployment(World):
     def _died(self, pid: int) -> None:
         name, service, port = self.pids[pid]
         outcome = self.registered.pop(pid, None)
-        epoch = outcome.epoch if outcome else 0
-        address = _address(self.hosts[name])
-        self.dead.add((address, port))
+        address = self._address_of(pid)
+        # A daemon that registers a contested instance again gives it a newer epoch.
+        epoch = outcome.epoch if outcome and (service, address, port) not in self.contested else 0
+        if not self._others(pid):
+            self.dead.add((address, port))
+            self.ended.add((address, port))
         self.recorder(Died(self.recorder.clock(), name, service, address, port, epoch))
+
+    def _answers(self, pid: int) -> None:
+        """Something answers at the address and port of a process from now on."""
+        place = self._address_of(pid), self.pids[pid][2]
+        self.dead.discard(place)
+        self.ended.discard(place)
 
     def _trace(self, what: str, told: object) -> None:
         self.trace.append(f"{self.clock.seconds():.6f} {what} {told}")

@@ -94,6 +94,8 @@ class Planner:
             (self.rotate, 2),
             (self.topology, 3),
             (self.old_client, 2),
+            (self.lose_state, 2),
+            (self.register_elsewhere, 3),
             (self.clone_host, 2),
             (self.expire, 2),
         ]
@@ -210,6 +212,25 @@ class Planner:
 
     def old_client(self) -> dict[str, str]:
         return {"server": self.random.choice(self.servers), "say": self.random.choice(["push", "request", "nothing"])}
+
+    def lose_state(self) -> dict[str, str]:
+        host = self._host()
+        self.living = {pid: found for pid, found in self.living.items() if found[0] != host}
+        stranger = self.random.choice(["yes", "no"])
+        return {"host": host, "stranger": stranger, "away": self._seconds(0.1, 2.0)}
+
+    def register_elsewhere(self) -> dict[str, str]:
+        """The service of a living process on another host, with the same address and port."""
+        host = self._host()
+        others = {pid: found for pid, found in self.living.items() if found[0] != host}
+        if not others:
+            return {}
+        of, service, port = others[self.random.choice(sorted(others))]
+        if any((host, port) == (at, used) for at, _, used in self.living.values()):
+            return {}
+        self._last_pid += 1
+        self.living[self._last_pid] = host, service, port
+        return {"pid": str(self._last_pid), "host": host, "service": service, "port": str(port), "of": of}
 
     def clone_host(self) -> dict[str, str]:
         clone = f"k{self.random.randrange(CLONES)}"

@@ -20,7 +20,7 @@ from typing import Literal, TypeVar, Unpack
 import msgspec
 
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
-from compass.client.core.credential import credential_from
+from compass.client.core.credential import NoCredential, credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.core.resume import (
@@ -163,7 +163,7 @@ class CoreClient:
         request = LocalRegister(
             service,
             port,
-            credential_from(options.get("credential", ""), options.get("credential_file", ""), _log.warning),
+            await self._credential(options.get("credential", ""), options.get("credential_file", "")),
             options.get("address", ""),
             options.get("weight", 1),
             options.get("metadata", {}),
@@ -173,6 +173,7 @@ class CoreClient:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
             check_of(options.get("check")),
+            options.get("shared", False) and not hold,
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -183,9 +184,13 @@ class CoreClient:
                 outcome = await (held.next() if held else self._registered(request))
                 break
             except ApiProblem as problem:
+                if problem.code == "malformed" and request.shared:
+                    # A daemon of an earlier version; the newest worker counts there.
+                    request = msgspec.structs.replace(request, shared=False)
+                    continue
                 if problem.code == "foreign-process" and held is None:
                     # The daemon does not see the processes of this container, but it sees a connection.
-                    request = msgspec.structs.replace(request, pid=0, hold=True)
+                    request = msgspec.structs.replace(request, pid=0, hold=True, shared=False)
                     held = HeldRegistration(self.calls, request, RetryPolicy(self.warn))
                     continue
                 left = deadline - self.runtime.seconds()
@@ -196,6 +201,16 @@ class CoreClient:
         self.service = self.service or service
         return Registration(self, request, outcome, held)
 
+    async def _credential(self, token: str, file: str | os.PathLike[str]) -> str:
+        """Return the credential, empty in development mode if there is none. Raises CredentialProblem."""
+        try:
+            return credential_from(token, file, _log.warning)
+        except NoCredential:
+            with contextlib.suppress(ApiProblem):
+                if (await self.calls.status()).development:
+                    return ""
+            raise
+
     async def _registered(self, request: LocalRegister) -> Outcome:
         # A caller that is cancelled meanwhile gets no registration, so none may be left of it.
         once = functools.partial(self.calls.register, request)
@@ -203,7 +218,8 @@ class CoreClient:
 
     async def deregister(self, own: LocalRegister, epoch: int) -> None:
         """Deregister what `own` has registered. Problems are only logged."""
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
+        leaving = own.pid if own.shared else 0
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch, leaving)
         try:
             await self.calls.deregister(request)
         except ApiProblem as problem:

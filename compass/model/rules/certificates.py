@@ -15,7 +15,8 @@ from compass.model.host_api import CertificateRole, Condition
 NOTICE_DAYS = (30, 7, 1)
 """Days before the end of a certificate at which a daemon warns and a server opens an incident, in descending order:
 time to order a new one, time to install it, and the last moment."""
-DAY_SECONDS = 86_400.0
+DAY = 86_400.0
+"""Seconds of a day."""
 
 _WHAT: Mapping[CertificateRole, str] = {
     "leaf": "certificate",
@@ -52,14 +53,14 @@ class OwnCertificate(msgspec.Struct, frozen=True):
     def notice_days(self, now: float) -> int:
         """Return the smallest of NOTICE_DAYS that the rest of its life is below; 0: none, or it has expired."""
         left = self.not_after - now
-        return min((days for days in NOTICE_DAYS if 0 < left < days * DAY_SECONDS), default=0)
+        return min((days for days in NOTICE_DAYS if 0 < left < days * DAY), default=0)
 
     def notice(self, now: float) -> str:
         """Return the warning about an end within NOTICE_DAYS; empty: there is none to give."""
         if not self.notice_days(now):
             return ""
         left = self.not_after - now
-        rest = f"{left / DAY_SECONDS:.0f} days" if left >= 2 * DAY_SECONDS else f"{left / 3600:.0f} hours"
+        rest = f"{left / DAY:.0f} days" if left >= 2 * DAY else f"{left / 3600:.0f} hours"
         return f"{self} expires in {rest}, on {format_time(self.not_after)}; {self.renewal}"
 
     def __str__(self) -> str:

@@ -12,6 +12,7 @@ from compass.model.rows import Host
 from compass.server.commit.committer import Committer
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.push.publisher import Publisher
+from compass.server.queries.host_sessions import HostSessionTracker
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
@@ -33,6 +34,7 @@ class StatusSources(msgspec.Struct, frozen=True):
     health: LocalHealthMonitor
     connections: ConnectionLimits
     drain: HostDrain
+    hosts: HostSessionTracker
 
 
 class StatusReporter:
@@ -107,9 +109,15 @@ class StatusReporter:
         for name in names:
             if octets >= PAGE_OCTETS_MAX and (request.pages or request.cursor):
                 return Lags(catalogue.revision, tuple(lags), lags[-1].host)
-            lags.append(self._lag(catalogue.hosts[name]))
+            lags.append(self._with_session(self._lag(catalogue.hosts[name])))
             octets += LAG_OCTETS + len(name)
         return Lags(catalogue.revision, tuple(lags))
+
+    def _with_session(self, lag: HostLag) -> HostLag:
+        known = self._sources.hosts.of(lag.host)
+        if known is None or (known.state == "open") != lag.session:
+            return lag
+        return msgspec.structs.replace(lag, since=known.since, origin=known.origin)
 
     def _lag(self, host: Host) -> HostLag:
         publisher, cluster = self._sources.publisher, self._sources.cluster

@@ -73,6 +73,7 @@ def test_users_are_notified_before_the_command(welcoming: LittleApi, start: Star
         "weight": 3,
         "metadata": {"zone": "b"},
         "pid": pid,
+        "check": {"kind": "reported", "timeout_seconds": 5.0, "what": "accepts connections"},
     }
     running.process.send_signal(signal.SIGTERM)
     assert running.end()[0] == 0
@@ -236,6 +237,7 @@ def test_a_command_that_does_not_listen_in_time_is_stopped(
     running = Running(start, tmp_path / "notes", port, "--deaf", given=("--ready-timeout", "0.8"))
     status, said = running.end()
     assert status == ExitCode.NOT_LISTENING
+    assert f"waiting: the command accepts no connections at 127.0.0.1:{port}; at most 0.8 s" in said
     assert f"accepts no connections at 127.0.0.1:{port} after 0.8 s" in said
     assert "/v1/register" not in welcoming.paths()
 
