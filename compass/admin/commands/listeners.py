@@ -1,4 +1,4 @@
-"""Commands `listener`, `drain`, `undrain`, `explain`: registered listeners. Commands for those without a host daemon."""
+"""Commands `listener`, `drain`, `undrain`, `explain`: registered listeners, of hosts and of administrators."""
 
 from __future__ import annotations
 
