@@ -12,7 +12,7 @@ from compass.admin.commands.digest import digest_command
 from compass.admin.commands.doctor import doctor_command
 from compass.admin.commands.init import init
 from compass.admin.commands.invitations import invite_command
-from compass.admin.commands.listeners import drain_commands, listener
+from compass.admin.commands.listeners import drain_commands, explain_command, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
 from compass.admin.commands.servers import server
 from compass.admin.commands.status import alert, log, status_commands
@@ -149,6 +149,7 @@ status_commands(cli)
 topology_commands(cli)
 digest_command(cli)
 doctor_command(cli)
+explain_command(cli)
 
 
 @command(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")

@@ -111,6 +111,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("log", "security"),
         ("log", "admin"),
         ("impact", "openuss"),
+        ("explain", "openuss"),
         ("status",),
         ("lag",),
         ("export",),
@@ -508,3 +509,15 @@ def test_a_server_that_starts_is_waited_for(program: Program, server: LittleServ
     assert waited.exit_code == ExitCode.UNAVAILABLE and 0.5 <= time.monotonic() - began < 20
     # The second of two servers answers, and no time is waited for the first one.
     assert program.done("--wait", "3600", "category", "list") == "No category found.\n"
+
+
+def test_explain_says_why_a_listener_is_returned_or_not(uss: Program) -> None:
+    """The command explains rows of the server; unknown hosts and names are refused with the next step."""
+    assert "192.0.2.7:2028: returned. It is up." in uss.done("explain", "chinaserver.openuss")
+    uss.done("listener", "remove", "chinaserver.openuss", "192.0.2.7:2028")
+    shown = json.loads(uss.done("explain", "chinaserver.openuss", "--json"))
+    assert shown["source"] == "none"
+    assert [(row["state"], row["returned"]) for row in shown["listeners"]] == [("offline", False)]
+    for arguments in (("nothing.openuss",), ("openuss", "--host", "absent.example.net")):
+        refused = uss.run("explain", *arguments)
+        assert refused.exit_code == ExitCode.NOT_FOUND, refused.output

@@ -282,8 +282,7 @@ def _cap_id(row: Listener) -> str:
 
 def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
     """Return all listeners of a listener's category."""
-    for service in draft.catalogue.services.get(category_of(row.service), ()):
-        yield from draft.catalogue.listeners.get(service, {}).values()
+    return draft.catalogue.listeners_within(category_of(row.service))
 
 
 def decide_purge(draft: Draft, request: Purge) -> Done:
