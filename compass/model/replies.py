@@ -138,8 +138,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
 
 class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="done"):
-    """Confirmation that an administrator's changes are committed at `revision`; of a dry run, the changes it would
-    make."""
+    """Confirmation that an administrator's changes are committed at `revision`; of a dry run, its changes."""
 
     revision: int
     changes: tuple[Change, ...] = ()
@@ -203,13 +202,11 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: int
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
-    """`ok`, `gap` (it reported that changes are missing), `lost` (it has lost its session and is not back), or
-    `unknown`: no session since this server started."""
+    """`ok`, `gap` (changes are missing), `lost` (it has lost its session) or `unknown` (no session in this run)."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
     since: float = 0.0
-    """UNIX time of the begin of its session, or of the end; of a host at another server, when this server knew it. 0:
-    unknown."""
+    """UNIX time of the begin or end of its session, as this server knows it; 0: unknown."""
     origin: str = ""
     """Address that its session comes from; empty: unknown, as of a host at another server."""
 
@@ -227,8 +224,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Evidence about a listener's health: one observation, and its source."""
 
     kind: str
-    """`report` (of a user), `session` (the session of the registering host was lost), `probe` (of the server),
-    `findings` (probe of a host at the server's request)."""
+    """`report` (of a user), `session` (lost by its host), `probe` (of the server), `findings` (of a host)."""
     by: str
     """Name of the host, administrator or server."""
     time: float
@@ -398,8 +394,7 @@ class Position(msgspec.Struct, frozen=True):
     """Id of the store: revisions of different stores cannot be compared."""
     revision: int
     complete: bool
-    """False if changes since the requested revision are missing: the client reads everything again. True if none is
-    missing, or no revision was requested."""
+    """False if changes since the requested revision are missing: the client reads everything again."""
 
 
 FeedEvent: TypeAlias = Position | Change

@@ -44,7 +44,7 @@ def table(text: str, first: str) -> list[list[str]]:
     return found
 
 
-NOT_OF_THE_PROTOCOL = ("backoff", "host_api")
+NOT_OF_THE_PROTOCOL = ("backoff", "host_api", "unanswered")
 """Modules below the vocabulary whose constants no peer can observe."""
 
 

@@ -127,8 +127,7 @@ class CoreClient:
         return view.dependencies() if view is not None else await self.calls.dependencies(name)
 
     async def shared(self, service: str = "", directory: str = "") -> SharedView:
-        """Return the daemon's shared view, for lookups without a call. `directory`: of the view; by default the daemon
-        is asked. Raises NotLoaded if none is shared, DaemonUnreachable."""
+        """Return the daemon's shared view (`directory`: its place). Raises NotLoaded, DaemonUnreachable."""
         name = self._service_or_default(service)
         path = directory or (await self.calls.status()).view
         if not path:
@@ -143,8 +142,7 @@ class CoreClient:
         return ResumingWatch(self.calls, self._service_or_default(service), since, RetryPolicy(self.warn))
 
     async def watch(self, service: str = "", since: int | None = None) -> AsyncIterator[LocalEvent]:
-        """Yield the dependencies of a service and then each change: `async for event in client.watch("portal.web")`.
-        Raises ApiProblem if the daemon is unreachable at first, or refuses."""
+        """Yield the dependencies of a service and then each change. Raises ApiProblem, also if unreachable."""
         following = self.follow(service, since)
         try:
             while (event := await following.next()) is not None:
@@ -153,17 +151,14 @@ class CoreClient:
             following.close()
 
     async def attempt(self, name: str, once: Callable[[Listener], Awaitable[T]], failures: Failures = (OSError,)) -> T:
-        """Call `once` with the listeners of `name`, best first, until a call does not raise one of `failures`. Failed
-        listeners are avoided and reported. Raises NobodyThere, and what `resolve` raises."""
+        """Call `once` with each listener, best first, until none of `failures` is raised; report those that fail."""
         return await attempt(self, name, once, failures)
 
     # Registrations ----------------------------------------------------------------------------------------
 
     async def register(self, service: str, port: int, **options: Unpack[Options]) -> Registration:
-        """Register `service` at `port` for this process (function 2.1), until the registration is ended.
-
-        If the process dies, the daemon reports it within a second. Raises CredentialProblem, ApiProblem.
-        """
+        """Register `service` at `port` for this process (function 2.1), until the registration or the process ends.
+        Raises CredentialProblem, ApiProblem."""
         hold = options.get("hold", False)
         request = LocalRegister(
             service,
@@ -357,8 +352,7 @@ class Registration:
         self._task = core.runtime.spawn(self._follow(held)) if held is not None else None
 
     async def report_load(self, load: float) -> None:
-        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users.
-        Raises ApiProblem."""
+        """Report the load of this listener to its users, from 0 (idle) to 1 (full). Raises ApiProblem."""
         own = self._request
         await self._core.calls.report_load(LocalLoad(own.service, own.port, own.credential, load, own.address))
 

@@ -64,8 +64,7 @@ from compass.model.host_api import HostStatus
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
-from compass.system.machine import this_machine
-from compass.system.own_address import find_address
+from compass.system.machine import find_address, this_machine
 from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"

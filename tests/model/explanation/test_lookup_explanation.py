@@ -93,7 +93,7 @@ def test_an_explanation_says_what_the_lookup_does_and_why(situation: str) -> Non
 
 
 def test_a_suspect_listener_below_the_cap_is_not_said_to_stay() -> None:
-    """One down of three is below a cap of 0.8: no sentence names the cap."""
+    """A cap of 0.8 is not reached by one down of three: no sentence names the cap."""
     found = explain(world(*CAPPED, peer("up", 3)), NAME, WEB)
     assert isinstance(found, Explanation)
     assert "cap" not in "\n".join(sentences_of(found))
