@@ -219,8 +219,9 @@ class Deployment(World):
             if entry.unverified
         }
         for row in _rows(tables):
-            # What answered in place of an unverified instance is taken for it until the next session of its host.
-            known = key_of(row) in served or key_of(row) in unverified
+            # What answers in place of an unverified instance is taken for it as long as it answers.
+            answers = isinstance(row, Listener) and (row.address, row.port) not in self.dead
+            known = key_of(row) in served or (key_of(row) in unverified and answers)
             if isinstance(row, Listener) and row.state in USABLE and not known:
                 at = self.recorder.clock()
                 self.recorder(Orphaned(at, row.host, row.service, row.address, row.port, row.epoch))
