@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.histories.events import Received
 from tests.simulation.command import main, violations_of
 from tests.simulation.deployment import Deployment
-from tests.simulation.plan import Action, Plan, plan, read_plan
+from tests.simulation.plan import RESTORED_EVERY, Action, Plan, plan, read_plan
 from tests.simulation.planted import BUGS
 from tests.simulation.shrink import shortest
 
@@ -64,6 +65,23 @@ def test_a_planted_bug_is_found(bug: str, promise: str, first: int) -> None:
 
 def test_every_planted_bug_is_looked_for() -> None:
     assert len(BUGS) == 8
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_what_is_seen_of_a_restored_store_and_of_the_one_before_is_judged_by_its_own_log(restored: bool) -> None:
+    """A notice that is missing on a session with either is found, although their logs have the same numbers."""
+    deployment = Deployment(small(RESTORED_EVERY - 1))
+    history = deployment.run_plan()
+    stores = deployment.recorder.stores
+    assert not deployment.backups.violations(history, stores)
+    last = deployment.recorder.store
+    lost = next(
+        place
+        for place, (event, store) in enumerate(zip(history, stores, strict=True))
+        if isinstance(event, Received) and event.topic and (store == last) == restored
+    )
+    del history[lost], stores[lost]
+    assert "P3" in {violation.promise for violation in deployment.backups.violations(history, stores)}
 
 
 def traces(seeds: list[int]) -> list[str]:
