@@ -17,7 +17,7 @@ PORTS = range(8000, 8006)
 CLONES = 2
 """Machines that begin as a copy of a host's disk."""
 RESTORED_EVERY = 4
-"""In every so manieth campaign the store is restored from a backup that was taken earlier in it."""
+"""Every so manieth campaign restores the store from a backup that was taken earlier in it."""
 CALM_SHARE = 0.12
 """Share of the pauses that are long enough for the system to settle: bounds in time are judged there."""
 

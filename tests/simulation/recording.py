@@ -34,7 +34,7 @@ class Recorder:
         self.clock = clock
         self.history: History = []
         self.stores: list[str] = []
-        """For each event the id of the store that it is about; empty: no certain one."""
+        """Ids of the stores that the events are about, one for each event; empty: no certain one."""
         self.store = ""
         """Id of the store now."""
         self._sessions = 0

@@ -134,7 +134,7 @@ def test_a_doubtful_death_of_what_is_down_settles_it() -> None:
 
 @pytest.mark.parametrize("before", ["up", "suspect", "down", "offline"])
 def test_a_doubtful_death_of_what_was_never_registered_says_nothing_of_an_older_instance(before: State) -> None:
-    """What is recorded is not probed for it, nor ended: the host forgets its own."""
+    """The older instance is neither probed nor ended for it, and the host forgets its own."""
     world = store().in_state(before)
     row = world.listener("a.store")
     died = msgspec.structs.replace(at_epoch(DEREGISTER, NEWER), credential=world.token("a.store"), died=True)
