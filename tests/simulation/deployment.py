@@ -25,7 +25,6 @@ from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
 from compass.model.rows import USABLE, Category, Dependency, Listener, Row, Service, key_of
 from compass.model.rules.certificates import OwnCertificate
-from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,
     Died,
@@ -44,6 +43,7 @@ from tests.histories.events import (
     Violation,
 )
 from tests.simulation.disk import Disk, Location, simulated_disks
+from tests.simulation.eras import Backups
 from tests.simulation.old import OldClient
 from tests.simulation.plan import Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
@@ -98,6 +98,9 @@ class Deployment(World):
         self.network.seed = str(plan.seed)
         self.store, self.tokens = fresh_store()
         self.recorder = Recorder(lambda: float(self.clock.seconds()))
+        self.backups = Backups(self.store, self.recorder)
+        self.restoring = False
+        """Every server is stopped while the store is restored."""
         self.offsets: dict[str, float] = {}
         self.disks: dict[str, Disk] = {}
         self.runs: Counter[str] = Counter()
@@ -177,7 +180,7 @@ class Deployment(World):
         """Record the rows that each server and host holds at the end."""
         at, record = self.recorder.clock(), self.recorder
         for change in self.store.changes_after(0, 1_000_000):
-            record(Logged(at, "store", change))
+            record(Logged(at, "store", change), record.store)
         loaded = self.store.load()
         tables = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         record(Table(at, "store", tables.revision, _rows(tables)))
@@ -201,6 +204,9 @@ class Deployment(World):
             status = self.hosts[name].daemon.status()
             known = {(one.service, one.address, one.port): one for one in status.registrations}
             entry = known.get((service, outcome.address, port))
+            key = service, outcome.address, port
+            if entry is None and self.backups.removed_before(key, outcome.epoch):
+                continue
             if entry is None or entry.state != "refused" or self._is_alone(pid):
                 record(Lived(at, name, service, outcome.address, port, outcome.epoch, True))
 
@@ -219,8 +225,9 @@ class Deployment(World):
             if entry.unverified
         }
         for row in _rows(tables):
-            # What answered in place of an unverified instance is taken for it until the next session of its host.
-            known = key_of(row) in served or key_of(row) in unverified
+            # What answers in place of an unverified instance is taken for it as long as it answers.
+            answers = isinstance(row, Listener) and (row.address, row.port) not in self.dead
+            known = key_of(row) in served or (key_of(row) in unverified and answers)
             if isinstance(row, Listener) and row.state in USABLE and not known:
                 at = self.recorder.clock()
                 self.recorder(Orphaned(at, row.host, row.service, row.address, row.port, row.epoch))
@@ -243,7 +250,7 @@ class Deployment(World):
 
     def start_server(self, name: str) -> None:
         """Or a new one of that name over the same store."""
-        if name in self.servers:
+        if name in self.servers or self.restoring:
             return
         self.runs[name] += 1
         machine: Any = Machine(self, name, self.runs[name])
@@ -374,7 +381,8 @@ class Deployment(World):
             told = known.code if isinstance(known, Refusal) else "listed"
             at = self.recorder.clock()
             held = replica.catalogue.revision
-            self.recorder(Looked(at, host, service, answer, catalogue.topics[service], held, told, asker))
+            looked = Looked(at, host, service, answer, catalogue.topics[service], held, told, asker)
+            self.recorder(looked, replica.store)
 
     def do_restart_host(self, host: str, how: str, away: str) -> None:
         machine = self.hosts[host]
@@ -514,6 +522,26 @@ class Deployment(World):
             elif self.store_away:
                 thread.failing = StoreUnavailable("simulated: connection refused")
 
+    def do_back_up(self, name: str) -> None:
+        """A backup is taken while servers write."""
+        self.backups.take(self.tokens)
+
+    def do_restore(self, name: str, seconds: str) -> None:
+        """Administrators stop every server, restore the backup, and start the servers again."""
+        if self.restoring or not self.backups.is_taken():
+            return
+        self.restoring = True
+        for server in list(self.servers):
+            self.do_restart_server(server, "kill", seconds)
+
+        def restored() -> None:
+            self.restoring = False
+            self.tokens = self.backups.restore()
+            for number in range(self.plan.servers):
+                self.start_server(f"gns{number + 1}")
+
+        self.disturb("store", float(seconds), restored, "restored")
+
     def do_lose_answer(self, server: str) -> None:
         if server in self.servers:
             thread = self.servers[server].thread
@@ -570,7 +598,7 @@ class Deployment(World):
 
     def do_old_client(self, server: str, say: str) -> None:
         if self.old is None or self.old.lost:
-            since = self.old.held if self.old else 0
+            since = self.old.held if self.old and self.old.store == self.recorder.store else 0
             services = tuple(self.watched["h0"])
             self.old = old = OldClient(self, self.recorder, services, since)
             self.network.connect(server, old.identity, lambda: old).addErrback(lambda _: old.refused())
@@ -636,6 +664,6 @@ def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:
     """Play a plan and check its history."""
     deployment = Deployment(plan)
     history = deployment.run_plan()
-    violations = check(history)
+    violations = deployment.backups.violations(history, deployment.recorder.stores)
     errors = [Violation("log", "log", 0.0, 0, text) for text in deployment.critical]
     return deployment, violations + errors

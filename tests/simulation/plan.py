@@ -16,6 +16,8 @@ SERVICES = 60
 PORTS = range(8000, 8006)
 CLONES = 2
 """Machines that begin as a copy of a host's disk."""
+RESTORED_EVERY = 4
+"""Every so manieth campaign restores the store from a backup that was taken earlier in it."""
 CALM_SHARE = 0.12
 """Share of the pauses that are long enough for the system to settle: bounds in time are judged there."""
 
@@ -258,4 +260,11 @@ class Planner:
 
 def plan(seed: int, steps: int, hosts: int, servers: int) -> Plan:
     """Return the actions of a seed."""
-    return Plan(seed, hosts, servers, tuple(Planner(seed, hosts, servers).choose(steps)))
+    actions = list(Planner(seed, hosts, servers).choose(steps))
+    if seed % RESTORED_EVERY == RESTORED_EVERY - 1:
+        random = Random(f"restore {seed}")
+        taken, restored = sorted(random.sample(range(len(actions)), 2))
+        away = f"{0.5 + random.expovariate(1.0):.3f}"
+        actions.insert(restored, Action("restore", {"name": "backup", "for": away}, round(random.uniform(0.0, 4.0), 3)))
+        actions.insert(taken, Action("back-up", {"name": "backup"}, 0.0))
+    return Plan(seed, hosts, servers, tuple(actions))

@@ -73,6 +73,10 @@ class RetryLater(Action, frozen=True):
     retry_after_seconds: float
 
 
+class DoubtLater(Action, frozen=True):
+    """Make every unverified entry `Due` again after a long pause, although nothing is known to have changed."""
+
+
 class Watch(Action, frozen=True):
     """Watch the process of the entry in place of the one watched before."""
 

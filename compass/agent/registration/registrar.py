@@ -32,7 +32,7 @@ from compass.agent.registration.recovery import not_held_again, resume
 from compass.agent.registration.sharing import NamedProcesses, SharedRegistrations
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.answer_soon import answer_soon
-from compass.agent.upstream.refusals import TRANSIENT, is_gone
+from compass.agent.upstream.refusals import TRANSIENT, is_gone, refusal_of
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -95,8 +95,7 @@ class Registrar:
                     self._process_ended(entry, reason)
                 case states.Resumed() as event:
                     self._step(entry.key, event)
-            now = self._journal.get(entry.key)
-            if now is not None and now.state != "leaving":
+            if (now := self._journal.get(entry.key)) is not None and now.state != "leaving":
                 self._sharing.watch(now)
         self._checks.start()
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
@@ -227,8 +226,7 @@ class Registrar:
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
         key = (outcome.service, outcome.address, outcome.port)
-        held = self._held.pop((key, outcome.epoch), None)
-        if held is not None:
+        if (held := self._held.pop((key, outcome.epoch), None)) is not None:
             self._step(held[0], states.ConnectionClosed(held[1], "the connection that held it was closed"))
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -272,6 +270,9 @@ class Registrar:
                     self._asked.discard((key, epoch))
                     if "retry" not in self._timers:
                         self._timers.start("retry", self._backoff.next(seconds), self._retry)
+                case actions.DoubtLater():
+                    pause = states.UNVERIFIED_AGAIN_SECONDS * (1 + self._parts.random())
+                    self._timers.start_if_idle("doubt", pause, self._doubt_again)
                 case actions.Log(level, text):
                     self._log.emit(LogLevel.lookupByName(level), "{text}", text=text)
                 case _:
@@ -310,7 +311,7 @@ class Registrar:
             if self.on_registered is not None:
                 self.on_registered(entry)
             return outcome_of(entry, reply.state, reply.revision)
-        refusal = _refusal(reply)
+        refusal = refusal_of(reply)
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         return self._step(entry.key, states.RegisterRefused(attempt, refusal))
@@ -318,7 +319,7 @@ class Registrar:
     def _verified(self, reply: Reply, entry: Registration) -> Answer:
         self.verifying.remove(entry.key)
         if not isinstance(reply, Registered):
-            return _refusal(reply)
+            return refusal_of(reply)
         self._asked.add(entry.instance)
         self._step(entry.key, states.CredentialAccepted(entry))
         self._watch_for(entry.service)
@@ -338,7 +339,7 @@ class Registrar:
             self._step(entry.key, states.Deregistered(entry.epoch))
             self._subscriptions.trouble_changed()
             return outcome_of(entry, reply.state, reply.revision)
-        refusal = _refusal(reply)
+        refusal = refusal_of(reply)
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         self._step(entry.key, states.DeregisterRefused(entry.epoch, refusal))
@@ -349,7 +350,7 @@ class Registrar:
         if isinstance(reply, Deregistered):
             self._step(entry.key, states.Judged(entry.epoch, reply.state))
             return outcome_of(entry, reply.state, reply.revision)
-        refusal = _refusal(reply)
+        refusal = refusal_of(reply)
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         self._step(entry.key, states.Judged(entry.epoch, refusal.code))
@@ -357,7 +358,7 @@ class Registrar:
 
     def _unknown_left(self, reply: Reply, unknown: Registration) -> Answer:
         if not isinstance(reply, Deregistered):
-            return _refusal(reply)
+            return refusal_of(reply)
         self._step(unknown.key, states.DeregisterAccepted(unknown.epoch))
         return outcome_of(unknown, reply.state, reply.revision)
 
@@ -379,6 +380,10 @@ class Registrar:
             # A host in the mode `short` connects for what is due, and its session begins with that.
             self._server.expected()
 
+    def _doubt_again(self) -> None:
+        self._asked -= {entry.instance for entry in self._journal.all() if entry.unverified}
+        self._retry()
+
     def _process_ended(self, entry: Registration, reason: str = "") -> None:
         if (kept := self._sharing.leave(entry.key, entry.pid)) is not None:
             self._watches.watch_again(kept)
@@ -392,8 +397,3 @@ class Registrar:
 
     def _is_held(self, entry: Registration) -> bool:
         return entry.instance in self._held.values()
-
-
-def _refusal(reply: Reply) -> Refusal:
-    """Return the refusal, or one for a reply of the wrong kind."""
-    return reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered with {reply}")

@@ -19,6 +19,7 @@ from compass.agent.registration.actions import (
     Deregister,
     DeregisterUnknown,
     Doubt,
+    DoubtLater,
     Hold,
     Log,
     Rebind,
@@ -38,6 +39,10 @@ from compass.model.rows import FAILING, ListenerKey
 
 UNVERIFIED_SECONDS = 5.0
 """Pause between two questions about an unverified instance whose listener fails: a probe and its repetition."""
+UNVERIFIED_AGAIN_SECONDS = 30.0
+"""Shortest pause between two questions about unverified instances whose listeners answer; the longest is twice as long.
+What answers may be another program, which ends without a notice. A question costs a probe, and only hosts that lost
+sight of a process ask."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -338,8 +343,11 @@ def _judged(entry: Registration, state: str) -> Step:
             Log("info", f"{format_key(entry.key)} has ended: no server has it, or it answers no probe"),
             Unwatch(),
         )
-    # A listener that fails is probed until it is down, which settles it; one that answers stays as it is.
-    return entry, (RetryLater(entry.epoch, UNVERIFIED_SECONDS),) if state in FAILING else ()
+    # A listener that fails is probed until it is down, which settles it. One that answers stays as it is, as long as
+    # it answers.
+    if state in FAILING:
+        return entry, (RetryLater(entry.epoch, UNVERIFIED_SECONDS),)
+    return entry, () if state in FUTILE else (DoubtLater(),)
 
 
 def _hold(entry: Registration) -> tuple[Action, ...]:

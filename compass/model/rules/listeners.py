@@ -118,6 +118,9 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     check_epoch(draft, request.epoch, old)
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
+    if request.unverified and request.epoch > old.epoch:
+        # It was never recorded: what is recorded is another instance, which this host knows nothing about.
+        refuse("unknown-listener", f"epoch {request.epoch} of {_named(old)} was never registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
         return Deregistered(draft.catalogue.revision, "offline", changed=False)
     if is_doubtful(draft.principal, request, old):

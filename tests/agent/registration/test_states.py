@@ -276,7 +276,8 @@ def test_every_event_and_every_action_has_a_row() -> None:
         for phase in PHASES:
             seen |= {type(action) for action in step(None if phase == "absent" else entry(phase), event)[1]}
     assert {type(event) for _, event, _ in TABLE} == set(states.Event.__subclasses__())
-    seen |= {type(action) for action in step(UNVERIFIED, states.Due())[1]}
+    for unverified in (states.Due(), states.Judged(EPOCH, "up")):
+        seen |= {type(action) for action in step(UNVERIFIED, unverified)[1]}
     assert seen == set(actions.Action.__subclasses__())
 
 
@@ -292,8 +293,8 @@ def test_what_is_not_verified_is_doubted_and_not_registered_again(state: str) ->
 @pytest.mark.parametrize(
     ("found", "stays", "names"),
     [
-        ("up", True, ""),
-        ("draining", True, ""),
+        ("up", True, "DoubtLater"),
+        ("draining", True, "DoubtLater"),
         ("bad-credential", True, ""),
         ("suspect", True, "RetryLater"),
         ("down", True, "RetryLater"),
