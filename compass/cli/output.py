@@ -135,7 +135,8 @@ def lines_of_status(status: HostStatus) -> list[str]:
         lines.append(f"{'' if number else 'tls':<9} {problem}")
     for own in status.registrations:
         kept = f"  process {own.pid}" if own.pid else "  held by a connection" if own.hold else ""
-        why = f"  ({own.problem})" if own.problem else f"  (not verified: {own.unverified})" if own.unverified else ""
+        notes = f"not verified: {own.unverified}" if own.unverified else "", own.problem
+        why = f"  ({'; '.join(filter(None, notes))})" if any(notes) else ""
         lines.append(f"          {own.service} {format_endpoint(own.address, own.port)}  {own.state}{kept}{why}")
         if own.own_check is not None:
             lines.append(f"            {_check_line(own.own_check)}")

@@ -117,12 +117,13 @@ def exists(words: list[str]) -> bool:
     if program == "journalctl":
         return rest in ([], ["-u", "opengnssd"], ["-u", "opengnscd"])
     command: click.Command = PROGRAMS[program]
-    while rest and isinstance(command, click.Group):
+    while rest and isinstance(command, click.Group) and not rest[0].startswith("--"):
         if rest[0] not in command.commands:
             return False
         command = command.commands[rest.pop(0)]
     options = {name for parameter in command.params for name in parameter.opts}
-    return not isinstance(command, click.Group) and {word for word in rest if word.startswith("--")} <= options
+    runs = not isinstance(command, click.Group) or command.invoke_without_command
+    return runs and {word for word in rest if word.startswith("--")} <= options
 
 
 def test_the_dashboard_can_be_laid_out() -> None:

@@ -56,16 +56,17 @@ def test_a_second_daemon_on_the_same_ports_ends_and_the_first_goes_on(deploy: De
     deployment = deploy()
     deployment.start()
     (host,) = deployment.add_hosts("web")
-    for name, entry, config, where in (
-        ("opengnssd", "server", deployment.directory / "opengnssd.toml", f"{deployment.address}:{deployment.port}"),
-        ("opengnscd", "host", host.directory / "opengnscd.toml", f"{host.address}:{host.port}"),
+    server_port = f"cannot listen on {deployment.address}:{deployment.port}"
+    for name, entry, config, why in (
+        ("opengnssd", "server", deployment.directory / "opengnssd.toml", server_port),
+        ("opengnscd", "host", host.directory / "opengnscd.toml", f"process {host.daemon.pid} uses {host.directory}"),
     ):
         again = python(f"compass.daemons.main:{entry}", "--config", str(config))
         second = Program(name, again, deployment.directory / f"{name}-second.log")
         deployment.programs.append(second)
         second.start()
         assert second.ended() == 1
-        assert f"cannot listen on {where}" in second.shown_log()
+        assert why in second.shown_log()
         assert "Traceback" not in second.shown_log()
     assert deployment.register(host, "account.openuso").state == "up"
     assert deployment.opengnsc(host, "status").returncode == 0

@@ -33,8 +33,7 @@ class OwnDirectories:
         self._locks: dict[Path, DirectoryLock | None] = {}
 
     async def lock(self, directory: Path, key: str) -> None:
-        """Lock the directory that a key of [host] names. Raises CannotStart if another process has locked it or this
-        user may not use it."""
+        """Lock the directory that a key of [host] names. Raises CannotStart if another process has locked it."""
         until = time.monotonic() + HANDOVER_SECONDS
         while not self._has_locked(directory, key, may_wait=time.monotonic() < until):
             await deferLater(self._reactor, POLL_SECONDS)
@@ -67,10 +66,17 @@ class OwnDirectories:
                 f"{other} uses {directory} already: stop that daemon, or set [host] {key} to another directory"
             ) from None
         except OSError as error:
-            raise CannotStart(
-                f"cannot lock {directory}: {error.strerror} ({error.filename or directory}); let the user of this "
-                f"daemon own everything in the directory, or set [host] {key} to another one"
-            ) from None
+            # The daemon cannot write there either, and serves without its disk.
+            self._log.error(
+                "cannot lock {path}: {why} ({where}); let the user of this daemon own everything in the directory, or "
+                "set [host] {key} to another one",
+                path=directory,
+                why=error.strerror,
+                where=error.filename or directory,
+                key=key,
+            )
+            self._locks[place] = None
+            return True
         if self._locks[place] is None:
             self._log.warn("{path} is on a disk that makes no locks: see that no second daemon uses it", path=directory)
         return True

@@ -22,7 +22,8 @@ a daemon between two attempts, and more than a daemon's restart or an upgrade ta
 CHECK_SECONDS = 5.0
 """Interval between checks. One passes all hosts, a microsecond each."""
 NAMED_MAX = 100
-"""Open incidents about single hosts; the others share one: a switch that fails is one message, not thousands."""
+"""Open incidents about single hosts; the others share one: a switch that fails is one message, not thousands. When no
+host at all has a session, all of them share it: then the servers are cut off rather than each host."""
 _PREFIX = "failure session of host "
 _SERVER_PREFIX = "failure silence of server "
 _OTHERS = "failure sessions of other hosts"
@@ -61,7 +62,10 @@ class LostHosts:
         self._timers.start("check", CHECK_SECONDS, self._check)
         now, catalogue = self._clock.seconds(), self._committer.catalogue
         lost = {row.name for row in self._lost(catalogue.hosts.values())}
-        self._since = {host: self._since.get(host, now) for host in lost}
+        cut_off = len(lost) > 1 and not any(map(self._is_present, catalogue.hosts))
+        # Once hosts are back, each of the others has the whole grace time to come back, too.
+        restarts = cut_off and _OTHERS in catalogue.alerts
+        self._since = {host: now if restarts else self._since.get(host, now) for host in lost}
         open_now = {id for id in catalogue.alerts if id.startswith(_PREFIX)}
         for id in open_now:
             host = id.removeprefix(_PREFIX)
@@ -72,10 +76,17 @@ class LostHosts:
             for host, since in sorted(self._since.items())
             if now - since >= GRACE_SECONDS and _PREFIX + host not in open_now and self._cluster.owns_host(host)
         ]
-        room = max(0, NAMED_MAX - len(open_now))
+        room = 0 if cut_off else max(0, NAMED_MAX - len(open_now))
         for host in due[:room]:
             self._committer.submit(Incident(_PREFIX + host, self._text(host)), self._principal)
-        self._settle_others(due[room:], lost)
+        if cut_off:
+            self._open_others(
+                due,
+                "no host has a session with a server: the servers or their network rather than the hosts have failed? "
+                "'opengnsadmin lag' shows all of them",
+            )
+        else:
+            self._settle_others(due[room:], lost, now)
         self._settle_servers()
 
     def _settle_servers(self) -> None:
@@ -95,22 +106,34 @@ class LostHosts:
                 )
                 self._committer.submit(Incident(_SERVER_PREFIX + name, text), self._principal)
 
+    def _is_present(self, host: str) -> bool:
+        """Return whether a host has a session at a living server."""
+        entry = self._cluster.where(host)
+        return entry is not None and entry.state == "here" and self._cluster.is_alive(entry.server)
+
     def _is_settled(self, host: str, now: float) -> bool:
         """Return whether it is known that a host is no longer lost: a server that has just started knows of none."""
         row = self._committer.catalogue.hosts.get(host)
         known = row is None or row.barred or self._cluster.where(host) is not None
         return known or now - self._began >= GRACE_SECONDS
 
-    def _settle_others(self, beyond: list[str], lost: set[str]) -> None:
-        is_open = _OTHERS in self._committer.catalogue.alerts
-        if beyond and not is_open:
+    def _settle_others(self, beyond: list[str], lost: set[str], now: float) -> None:
+        if beyond:
             text = (
                 f"more than {NAMED_MAX} hosts have no session with a server, among them {beyond[0]}; a network rather "
                 "than machines? 'opengnsadmin lag' shows all of them"
             )
-            self._committer.submit(Incident(_OTHERS, text), self._principal)
-        elif is_open and len(lost) <= NAMED_MAX:
+            self._open_others(beyond, text)
+        elif (
+            _OTHERS in self._committer.catalogue.alerts
+            and len(lost) <= NAMED_MAX
+            and now - self._began >= GRACE_SECONDS
+        ):
             self._committer.submit(Incident(_OTHERS), self._principal)
+
+    def _open_others(self, hosts: list[str], text: str) -> None:
+        if hosts and _OTHERS not in self._committer.catalogue.alerts:
+            self._committer.submit(Incident(_OTHERS, text), self._principal)
 
     def _text(self, host: str) -> str:
         return (

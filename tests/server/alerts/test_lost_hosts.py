@@ -86,6 +86,7 @@ def test_many_lost_hosts_share_an_incident(
     """A switch that fails is one message beyond the limit, and it ends when the hosts are back."""
     monkeypatch.setattr(lost_hosts, "NAMED_MAX", 2)
     world.server()
+    watcher(world, "portal1", "portal.web")
     for number in range(hosts):
         watcher(world, f"web{number}", "portal.web").transport.loseConnection()
     world.run(LATE)

@@ -313,7 +313,9 @@ def test_of_several_servers_one_sends_and_another_continues_after_a_crash(world:
     world.receiving = None
     world.run(SILENT_BEATS + TAKE_OVER_SECONDS + 5.0)
     rest = [servers[name] for name in others]
-    assert sorted(said(*rest)) == ["opened", "resolved"]
+    begun = [item for item in map(msgspec.json.decode, [*rest[0].news, *rest[1].news]) if item["event"] == "opened"]
+    assert sorted(said(*rest)) == ["opened", "opened", "resolved"]
+    assert {item["id"] for item in begun} == {"failure late", f"failure silence of server {tellers[0]}"}
     assert len([server for server in rest if server.news]) == 1
 
 

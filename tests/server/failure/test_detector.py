@@ -74,6 +74,16 @@ def alerts(world: Uss) -> list[str]:
     return [row.id for row in world.admin().ask(Fetch("alert")).rows]
 
 
+def alerts_of(world: Uss) -> list[str]:
+    """Return the ids of the open incidents, without a session of an administrator."""
+    return sorted(world.servers["gns1"].nameserver.catalogue.alerts)
+
+
+def session_of(host: str) -> str:
+    """Return the id of the incident of a host without a session."""
+    return f"failure session of host {host}"
+
+
 def policy(world: Uss, **fields: Any) -> None:
     world.admin().ask(Put(Category("openuss", BACKUP, Policy(recovery_seconds=1.0, **fields))))
 
@@ -177,7 +187,9 @@ def test_a_server_whose_probes_all_fail_doubts_itself_and_recovers(uss: Uss) -> 
 
 
 def test_a_server_without_any_session_condemns_nothing(uss: Uss) -> None:
-    """A server whose sessions all end at once is cut off itself; it judges no listener."""
+    """A server whose sessions all end at once is cut off itself; it judges no listener.
+    All its hosts share one incident, also while they come back one after the other.
+    """
     outcome = register(uss)
     before = revision(uss)
     for name in uss.hosts:
@@ -185,11 +197,12 @@ def test_a_server_without_any_session_condemns_nothing(uss: Uss) -> None:
         uss.network.silence(name, "gns1")
     uss.apart.add(("gns1", outcome.address))
     uss.run(120.0)
-    assert row_of(uss, outcome).state == "up" and operations(uss, before) == []
+    assert row_of(uss, outcome).state == "up" and operations(uss, before) == ["alert"]
+    assert alerts_of(uss) == ["failure sessions of other hosts"]
     uss.apart.clear()
     uss.network.heal()
     uss.run(60.0)
-    assert operations(uss, before) == []
+    assert operations(uss, before) == ["alert", "alert-over"]
 
 
 def test_an_outage_stops_at_the_cap(uss: Uss) -> None:
@@ -304,8 +317,8 @@ def test_several_independent_reporters_may_be_needed(uss: Uss) -> None:
 
 
 def test_the_daemon_alone_killed_is_no_failure_of_its_services(uss: Uss) -> None:
-    """Issue 3, 4: "A kill -9 of opengnscd alone leaves its services registered": no notice, nothing in the log, and
-    a probe now and then while it stays away, less and less often.
+    """Issue 3, 4: "A kill -9 of opengnscd alone leaves its services registered": only the incident of the host, and a
+    probe now and then while it stays away, less and less often.
     """
     outcome = register(uss)
     before = revision(uss)
@@ -313,11 +326,12 @@ def test_the_daemon_alone_killed_is_no_failure_of_its_services(uss: Uss) -> None
     uss.run(Policy().grace_seconds - 0.1)
     assert not uss.servers["gns1"].probed
     uss.run(1000.0)
-    assert row_of(uss, outcome).state == "up" and operations(uss, before) == []
+    assert row_of(uss, outcome).state == "up" and operations(uss, before) == ["alert"]
+    assert alerts_of(uss) == [session_of("store1")]
     assert 5 < len(uss.servers["gns1"].probed) < 15
     uss.dead.add((outcome.address, outcome.port))
     uss.until(lambda: row_of(uss, outcome).state == "down", checks.ABSENT_SECONDS_MAX + 10)
-    assert operations(uss, before)[:2] == ["suspect", "confirm"]
+    assert operations(uss, before)[:3] == ["alert", "suspect", "confirm"]
     assert [one.kind for one in case(uss, outcome).evidence][:2] == ["session", "probe"]
 
 
@@ -340,7 +354,7 @@ def test_hosts_that_come_back_after_a_servers_restart_make_no_wave(uss: Uss) -> 
     uss.run(1.0)
     uss.wait(uss.server().started)
     uss.run(detector.ABSENCE_GRACE_SECONDS + 20.0)
-    assert operations(uss, before) == []
+    assert operations(uss, before) == ["alert"] and alerts_of(uss) == [session_of("web3")]
     assert set(uss.servers["gns1"].probed) == {(gone.address, gone.port)}
     assert row_of(uss, outcome).state == "up"
 
@@ -357,12 +371,13 @@ def test_a_lost_host_is_marked_and_comes_back_without_a_flap(uss: Uss) -> None:
     assert sorted(operations(uss, before)) == ["alert", "alert", "confirm", "confirm", "suspect", "suspect"]
     assert row_of(uss, keeper).state == "up" and ports_of(uss, "web1") == {keeper.port}
     uss.run(200.0)
+    assert session_of("store1") in alerts_of(uss)
     before = revision(uss)
     uss.apart.clear()
     uss.network.heal()
     took = uss.until(lambda: all(row_of(uss, outcome).state == "up" for outcome in outcomes), 40.0)
     uss.run(100.0)
-    assert sorted(operations(uss, before)) == ["alert-over", "alert-over", "recover", "recover"]
+    assert sorted(operations(uss, before)) == ["alert-over"] * 3 + ["recover"] * 2 and alerts_of(uss) == []
     print(f"\nback {took:.1f} s after the line, most of it the host's own pause")
 
 
@@ -436,7 +451,8 @@ def test_one_of_a_hundred_hosts_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
     dark(world, world.hosts["h42"])
     marked = world.until(lambda: row_of(world, lost).state == "down", 20.0)
     world.run(60.0)
-    assert operations(world, before) == ["suspect", "confirm", "alert"]
+    assert operations(world, before) == ["suspect", "confirm", "alert", "alert"]
+    assert session_of("h42") in alerts_of(world)
     seen = [resolved_addresses(world, name) for name in names if name != "h42"]
     assert all(len(addresses) == HUNDRED - 1 and lost.address not in addresses for addresses in seen)
     before = revision(world)
@@ -444,7 +460,7 @@ def test_one_of_a_hundred_hosts_is_cut_off(tmp_path: Path, monkeypatch: pytest.M
     world.network.heal()
     back = world.until(lambda: row_of(world, lost).state == "up", 60.0)
     world.run(120.0)
-    assert operations(world, before) == ["recover", "alert-over"]
+    assert sorted(operations(world, before)) == ["alert-over", "alert-over", "recover"] and alerts_of(world) == []
     assert all(len(resolved_addresses(world, name)) == HUNDRED for name in names)
     print(f"\none of {HUNDRED} hosts: down {marked:.1f} s after TCP noticed it, up {back:.1f} s after the line is back")
 

@@ -8,7 +8,18 @@ from compass.model.host_api import LocalCheckResult, LocalRegister, Outcome, Own
 from compass.model.replies import Refusal
 from compass.server.failure import checks
 from tests.server.conftest import Uss
-from tests.server.failure.test_detector import case, dark, operations, policy, report, revision, row_of, uss  # noqa: F401
+from tests.server.failure.test_detector import (  # noqa: F401
+    alerts_of,
+    case,
+    dark,
+    operations,
+    policy,
+    report,
+    revision,
+    row_of,
+    session_of,
+    uss,
+)
 from tests.server.push.test_publisher import CHINA
 
 PORT = 2028
@@ -126,11 +137,13 @@ def test_a_lost_host_without_a_probe_is_suspect_until_it_is_back(checked: tuple[
     before = revision(world)
     dark(world, world.hosts["store1"])
     world.run(300.0)
-    assert operations(world, before) == ["suspect"]
+    assert operations(world, before) == ["suspect", "alert"] and alerts_of(world) == [session_of("store1")]
     world.apart.clear()
     world.network.heal()
     world.until(lambda: row_of(world, outcome).state == "up", 60.0)
     assert row_of(world, outcome).cause == "its host has a session again; it cannot be probed"
+    world.run(10.0)
+    assert alerts_of(world) == []
 
 
 def test_a_failing_check_outweighs_time(checked: tuple[Uss, Outcome]) -> None:
