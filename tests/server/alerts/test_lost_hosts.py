@@ -97,7 +97,7 @@ def test_many_lost_hosts_share_an_incident(
 
 
 def test_a_silent_server_is_an_incident_until_it_is_back(world: Uss) -> None:
-    """One of the others opens it within seconds; one that stops in order, or is alone, is none."""
+    """Another server opens it within seconds; one that stops in order, or is alone, is none."""
     for name in ("gns1", "gns2", "gns3"):
         world.wait(world.server(name).started)
     world.run(2.0)
