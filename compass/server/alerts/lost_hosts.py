@@ -72,7 +72,7 @@ class LostHosts:
             for host, since in sorted(self._since.items())
             if now - since >= GRACE_SECONDS and _PREFIX + host not in open_now and self._cluster.owns_host(host)
         ]
-        room = max(0, NAMED_MAX - len(open_now))
+        room = max(0, NAMED_MAX - len(open_now)) if len(due) < 2 or self._is_any_present() else 0
         for host in due[:room]:
             self._committer.submit(Incident(_PREFIX + host, self._text(host)), self._principal)
         self._settle_others(due[room:], lost)
@@ -101,15 +101,22 @@ class LostHosts:
         known = row is None or row.barred or self._cluster.where(host) is not None
         return known or now - self._began >= GRACE_SECONDS
 
+    def _is_any_present(self) -> bool:
+        """Return whether any host has a session: if none has, the servers are cut off rather than each host."""
+        cluster = self._cluster
+        entries = map(cluster.where, self._committer.catalogue.hosts)
+        return any(one is not None and one.state == "here" and cluster.is_alive(one.server) for one in entries)
+
     def _settle_others(self, beyond: list[str], lost: set[str]) -> None:
         is_open = _OTHERS in self._committer.catalogue.alerts
         if beyond and not is_open:
+            many = f"more than {NAMED_MAX} hosts are without" if self._is_any_present() else "all hosts are without"
             text = (
-                f"more than {NAMED_MAX} hosts have no session with a server, among them {beyond[0]}; a network rather "
-                "than machines? 'opengnsadmin lag' shows all of them"
+                f"{many} a session with a server; {beyond[0]} has lost it. A network or the servers rather than "
+                "machines? 'opengnsadmin lag' shows all of them"
             )
             self._committer.submit(Incident(_OTHERS, text), self._principal)
-        elif is_open and len(lost) <= NAMED_MAX:
+        elif is_open and not beyond and len(lost) <= NAMED_MAX:
             self._committer.submit(Incident(_OTHERS), self._principal)
 
     def _text(self, host: str) -> str:

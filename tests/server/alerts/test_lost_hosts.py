@@ -86,6 +86,7 @@ def test_many_lost_hosts_share_an_incident(
     """A switch that fails is one message beyond the limit, and it ends when the hosts are back."""
     monkeypatch.setattr(lost_hosts, "NAMED_MAX", 2)
     world.server()
+    watcher(world, "other", "portal.web")
     for number in range(hosts):
         watcher(world, f"web{number}", "portal.web").transport.loseConnection()
     world.run(LATE)
@@ -97,7 +98,7 @@ def test_many_lost_hosts_share_an_incident(
 
 
 def test_a_silent_server_is_an_incident_until_it_is_back(world: Uss) -> None:
-    """Another server opens it within seconds; one that stops in order, or is alone, is none."""
+    """A killed server is one within seconds; a server that stops in order is none."""
     for name in ("gns1", "gns2", "gns3"):
         world.wait(world.server(name).started)
     world.run(2.0)
@@ -115,3 +116,16 @@ def test_a_silent_server_is_an_incident_until_it_is_back(world: Uss) -> None:
     world.wait(world.server("gns2").started)
     world.run(3 * CHECK_SECONDS)
     assert silent() == []
+
+
+def test_a_server_that_has_lost_all_hosts_reports_one_thing(world: Uss) -> None:
+    """It is cut off itself, or all hosts are: a message for each would hide that."""
+    world.server()
+    for number in range(3):
+        watcher(world, f"web{number}", "portal.web").transport.loseConnection()
+    world.run(LATE)
+    assert incidents(world) == ["failure sessions of other hosts"]
+    for number in range(3):
+        watcher(world, f"web{number}", "portal.web")
+    world.run(3 * CHECK_SECONDS)
+    assert incidents(world) == []
