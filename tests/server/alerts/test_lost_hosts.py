@@ -119,7 +119,7 @@ def test_a_silent_server_is_an_incident_until_it_is_back(world: Uss) -> None:
 
 
 def test_a_server_that_has_lost_all_hosts_reports_one_thing(world: Uss) -> None:
-    """It is cut off itself, or all hosts are: a message for each would hide that."""
+    """The servers are cut off, or all hosts are: a message for each would hide that."""
     world.server()
     for number in range(3):
         watcher(world, f"web{number}", "portal.web").transport.loseConnection()
