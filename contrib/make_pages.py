@@ -20,16 +20,18 @@ from compass.admin.main import cli as opengnsadmin
 from compass.cli.main import cli as opengnsc
 from compass.daemons import main
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
+from compass.daemons.development.command import cli as opengns
 
 HERE = Path(__file__).parent
 PROGRAMS: dict[str, click.Command] = {
+    "opengns": opengns,
     "opengnssd": main.server,
     "opengnscd": main.host,
     "opengnsc": opengnsc,
     "opengnsadmin": opengnsadmin,
 }
 FILES = {"opengnssd.toml": ServerConfig, "opengnscd.toml": HostConfig}
-SEE_ALSO = "opengnssd(1), opengnscd(1), opengnsc(1), opengnsadmin(1), opengnssd.toml(5), opengnscd.toml(5)"
+SEE_ALSO = "opengns(1), opengnssd(1), opengnscd(1), opengnsc(1), opengnsadmin(1), opengnssd.toml(5), opengnscd.toml(5)"
 SHELLS = {"bash": "{}", "zsh": "_{}", "fish": "{}.fish"}
 WIDTH = 78
 """Of the help as it is quoted: fits a terminal of 80 columns with a margin."""

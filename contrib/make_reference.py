@@ -46,8 +46,13 @@ def configuration() -> Iterator[str]:
             yield f"| `{one.key}` | {cell(one.type)} | {default} | {cell(prose(one.description))} |"
         yield ""
     yield from ("## Command lines of the daemons", "")
+    top = context_of("opengns")
+    for inner in commands(top.command, top):
+        yield from section_of(inner, 3, tuple(options_of(top)))
     for program in ("opengnssd", "opengnscd"):
-        yield from section_of(context_of(program), 3, ())
+        top = context_of(program)
+        for context in (top, *commands(top.command, top)):
+            yield from section_of(context, 3, ())
 
 
 def tables() -> Iterator[str]:

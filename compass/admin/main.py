@@ -7,9 +7,12 @@ from typing import Any
 import click
 from click.shell_completion import get_completion_class
 
+import compass
 from compass.admin.commands.digest import digest_command
 from compass.admin.commands.doctor import doctor_command
-from compass.admin.commands.listeners import drain_commands, listener
+from compass.admin.commands.init import init
+from compass.admin.commands.invitations import invite_command
+from compass.admin.commands.listeners import drain_commands, explain_command, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
 from compass.admin.commands.servers import server
 from compass.admin.commands.status import alert, log, status_commands
@@ -17,7 +20,7 @@ from compass.admin.commands.tls import tls
 from compass.admin.commands.tokens import token
 from compass.admin.commands.topology import topology_commands
 from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, SYSTEM_CONFIG, USER_CONFIG, Given
-from compass.admin.shell.context import AdminContext
+from compass.admin.shell.context import WAIT_SECONDS_MAX, AdminContext
 from compass.admin.shell.decorators import command, examples, json_option
 from compass.model.exit_codes import ExitCode, exit_table
 from compass.system.command_line import CheckedGroup, print_text
@@ -36,7 +39,7 @@ class _Program(CheckedGroup):
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.commands:
+        if cmd_name not in self.commands and cmd_name not in self.hints:
             self._load()
         return super().get_command(ctx, cmd_name)
 
@@ -90,6 +93,14 @@ Settings: options, else ${SERVER_VARIABLE} (for --server), else a TOML file: --c
 )
 @click.option("--server-name", default="", metavar="NAME", help="Name that servers must prove (default: HOST).")
 @click.option("--config", default="", metavar="FILE", help="Settings file (TOML).")
+@click.option(
+    "--wait",
+    type=click.FloatRange(0, WAIT_SECONDS_MAX),
+    default=0.0,
+    metavar="SECONDS",
+    help="Wait this long for a server that cannot be reached, such as one that starts.",
+)
+@click.version_option(compass.__version__, message="%(prog)s %(version)s")
 @json_option
 @click.pass_context
 def cli(click_context: click.Context, /, **given: Any) -> None:
@@ -103,12 +114,13 @@ def cli(click_context: click.Context, /, **given: Any) -> None:
 
 
 for _group, _lines in (
+    (init, ("init server gns1.example.net --sign", "init admin alice --server gns1.example.net")),
     (category, ("category list", "category add web", "category set openuss --backup emergency.rescue")),
     (service, ("service list", "service add chinaserver.openuss")),
     (dependency, ("dependency add web openuss",)),
     (credential, ("credential add chinaserver.openuss",)),
     (token, ("token add grafana", "token list")),
-    (host, ("host list", "host set web1.example.net --barred")),
+    (host, ("host list", "host invite web1.example.net", "host set web1.example.net --barred")),
     (listener, ("listener list --state down", "listener show chinaserver.openuss 192.0.2.7:2028")),
     (server, ("server drain --over 5m", "--server gns1.example.net server undrain")),
     (alert, ("alert list", "alert ways", "alert test")),
@@ -116,12 +128,28 @@ for _group, _lines in (
 ):
     _group.epilog = examples(*_lines)
     cli.add_command(_group)
+cli.hints = {
+    "dev": "opengns dev",
+    "logs": "opengnsadmin log",
+    "lookup": "opengnsc resolve SERVICE",
+    "members": "opengnsadmin host list, or opengnsadmin lag for their sessions and revisions",
+    "nodes": "opengnsadmin host list",
+    "register": "opengnsc register, or opengnsadmin listener add",
+    "resolve": "opengnsc resolve SERVICE",
+    "run": "opengnsc run SERVICE --port PORT -- COMMAND",
+    "servers": "opengnsadmin status",
+    "services": "opengnsadmin service list",
+}
+server.hints = {"list": "opengnsadmin status", "show": "opengnsadmin status"}
+log.aliases = {"administration": "admin", "update": "updates"}
 cli.add_command(tls)
+invite_command(host)
 drain_commands(cli)
 status_commands(cli)
 topology_commands(cli)
 digest_command(cli)
 doctor_command(cli)
+explain_command(cli)
 
 
 @command(cli, "completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsadmin")

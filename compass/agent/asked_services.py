@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.replica.wanted_services import WantedServices
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.agent.upstream.upstream import Upstream
 from compass.model.interfaces import Clock
 from compass.model.replies import Dependencies, Refusal, Reply

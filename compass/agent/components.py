@@ -6,6 +6,7 @@ from compass.agent.asked_services import AskedServices
 from compass.agent.changes import Changes, ViewReader
 from compass.agent.dependencies import REFRESH_SECONDS, AgentDependencies
 from compass.agent.local_users import LocalUsers
+from compass.agent.registration.comparison import Comparison
 from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import RegistrationJournal
 from compass.agent.registration.own_checks import OwnChecks
@@ -59,6 +60,8 @@ class Components:
         self.own_probes = OwnProbes(clock, self.journal, self.replica, parts.own_probe)
         if parts.own_probe is not None:
             self.registrar.on_registered = self.own_probes.registered
+        self.comparison = Comparison(parts.host_name, self.journal, self.upstream, self.registrar)
+        self.sync.book = self.comparison
         address.follow(self.upstream)
         address.follow(self.registrar)
         relay = ReportRelay(parts, self.upstream)

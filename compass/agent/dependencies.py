@@ -51,5 +51,7 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Connections of local programs at once."""
     own_probe: Probe | None = None
     """Probe of the listeners that are registered here; without it they are not tried."""
+    development: bool = False
+    """True in development mode: programs are let know that they need no credential."""
     certificates: Callable[[], Sequence[OwnCertificate]] = tuple
     """Function that returns the certificates whose end ends this host's sessions."""

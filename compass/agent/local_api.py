@@ -11,8 +11,8 @@ from twisted.internet.defer import Deferred, succeed
 from compass.agent.components import Components
 from compass.agent.metrics import AgentMetrics
 from compass.agent.registration.journal import Registration
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.change_feed import Deliver
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.model.host_api import (
     CertificateStatus,
     HostStatus,
@@ -90,6 +90,10 @@ class LocalApi:
 
     def register(self, request: LocalRegister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
         """Function 2.1."""
+        if self._parts.development and not request.credential and user not in self._parts.trusted_users:
+            what = f"register {request.service} without a credential"
+            message = f"{what}: in development mode only programs of the user that runs 'opengns dev' may do that"
+            return succeed(Refusal("forbidden", message))
         return self._users.ask(user, partial(self._registrar.register, request, user))
 
     def deregister(self, request: LocalDeregister, user: int = UNKNOWN_USER) -> Deferred[Outcome | Refusal]:
@@ -148,8 +152,9 @@ class LocalApi:
             servers=upstream.servers(),
             view=str(parts.view) if its.shared_view.published else "",
             reactions=parts.reactions.status() if parts.reactions is not None else (),
-            warnings=tuple(filter(None, (its.journal.warning, *self._unwritten(), parts.process_watch.problem))),
+            warnings=tuple(filter(None, (*its.comparison.warnings(), *self._unwritten(), parts.process_watch.problem))),
             certificates=self._certificates(),
+            development=parts.development,
             unanswered=tuple(self._unanswered()),
         )
 
@@ -167,7 +172,9 @@ class LocalApi:
 
     def _unwritten(self) -> list[str]:
         """Return what this host cannot write to its state directory."""
-        return [problem for problem in (self._components.cache.problem, self._components.journal.problem) if problem]
+        return [
+            problem for problem in (self._components.cache.problem, self._components.journal.write_problem) if problem
+        ]
 
     def _certificates(self) -> tuple[CertificateStatus, ...]:
         now = self._parts.now()

@@ -17,10 +17,10 @@ from twisted.logger import Logger
 from compass.agent.changes import Changes
 from compass.agent.dependencies import AgentDependencies
 from compass.agent.registration.journal import parse_key
-from compass.agent.registration.refusals import TRANSIENT
 from compass.agent.replica.view import View
 from compass.agent.report_checks import ReportChecks
 from compass.agent.upstream.answer_soon import answer_soon
+from compass.agent.upstream.refusals import TRANSIENT
 from compass.agent.upstream.report_relay import ReportRelay
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff

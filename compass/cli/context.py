@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -43,7 +43,7 @@ class Failed(click.ClickException):
         """Print the message to the standard error stream."""
         again = f" (try again in {self.retry_after_seconds:g} s)" if self.retry_after_seconds else ""
         code = f" [{self.code}]" if self.code else ""
-        text = f"Error: {escape_line(self.message, LINE_MAX)}{again}{code}"
+        text = f"{PROGRAM}: {escape_line(self.message, LINE_MAX)}{again}{code}"
         if self.in_json:
             problem = {"type": "refusal" if self.code else "problem", "code": self.code, "message": self.message}
             text = as_json(problem | {"retry_after_seconds": self.retry_after_seconds}, indent=None)
@@ -65,6 +65,12 @@ class CliContext:
             return HostApi(parse_api_endpoint(self.endpoint))
         except InvalidEndpoint as problem:
             raise Failed(ExitCode.USAGE, str(problem)) from None
+
+    def needs_no_credential(self) -> bool:
+        """Return whether the daemon runs in development mode, where open categories need no credential."""
+        with suppress(ApiProblem):
+            return self.api.status().development
+        return False
 
     def print_result(self, lines: Iterable[str], result: Any) -> None:
         """Print a result: `lines` for people, or `result` as JSON."""
@@ -148,7 +154,8 @@ def api_option(envvar: str | None) -> Callable[[Command], Command]:
         callback=_set_endpoint,
         envvar=envvar,
         help="Address of opengnscd: unix:/PATH or http://127.0.0.1:4866. Default: OPENGNS_API, else the usual socket "
-        "if its directory exists, else that port, to which no credential is sent.",
+        "if its directory exists, else that of 'opengns dev' while it runs, else that port, to which no credential is "
+        "sent.",
     )
 
 
@@ -259,10 +266,12 @@ def credential_of(context: CliContext, token: str | None, file: Path | None) -> 
         return check_token(token, "the credential")
     if file:
         return read_credential(file, context.print_note)
+    if context.needs_no_credential():
+        return ""
     raise Failed(
         ExitCode.USAGE,
         "a credential is required: --credential-file FILE, or OPENGNS_CREDENTIAL in the environment; "
-        "an administrator creates one with: opengnsadmin credential add SERVICE",
+        "an administrator creates one with: opengnsadmin credential add SERVICE, and with 'opengns dev' none is needed",
     )
 
 

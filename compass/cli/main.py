@@ -54,6 +54,17 @@ def cli() -> None:
     """
 
 
+cli.hints = {
+    "dev": "opengns dev",
+    "get": "opengnsc resolve SERVICE",
+    "list": "opengnsc query SERVICE, or opengnsadmin service list",
+    "lookup": "opengnsc resolve SERVICE",
+    "members": "opengnsadmin host list",
+    "put": "opengnsc register SERVICE PORT",
+    "services": "opengnsadmin service list",
+}
+
+
 def _command(name: str, *examples: str) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of this program, as `make_command` does."""
 

@@ -3,8 +3,8 @@
     app = Registered(application, "frontpage.web", port=8080)
 
 Servers start an application before they listen, so it is registered as soon as its port accepts connections, and
-deregistered when the server ends the application. For a server with several worker processes at one port let `opengnsc
-run` register all of them as one.
+deregistered when the server ends the application. Several worker processes of one server share one registration, which
+ends with the last of them.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class Registered:
             async with asyncio.timeout(LISTENING_SECONDS):
                 while not await _accepts(address, self._port):
                     await asyncio.sleep(PROBE_SECONDS)
-            return await self.client.register(self._service, self._port, **self._options)
+            options: Options = {"shared": True, **self._options}
+            return await self.client.register(self._service, self._port, **options)
         except TimeoutError:
             text = (
                 f"no server listens at {address} port {self._port} after {LISTENING_SECONDS:g} s; is address= missing?"

@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 import compass
+from compass.daemons.certificates.join_command import join
 from compass.daemons.config.file import ConfigProblem
 from compass.daemons.config.reader import read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
@@ -39,7 +40,7 @@ from compass.model.interfaces import StoreUnavailable
 from compass.model.rules.certificates import notices_of, problems_of
 from compass.model.text import escape
 from compass.pki.identity import Identity, IdentityError
-from compass.system.command_line import CheckedCommand, print_text
+from compass.system.command_line import CheckedCommand, CheckedGroup, print_text
 from compass.system.systemd import SdNotify
 
 
@@ -237,28 +238,39 @@ _EXIT_STATUS = (
 
 
 @click.command(cls=CheckedCommand, epilog=_EXIT_STATUS)
+@click.option("--dev", is_flag=True, help="Development mode with a host daemon: the same as 'opengns dev'.")
 @_options
-def server(**options: Any) -> None:
+def server(dev: bool, **options: Any) -> None:
     """The OpenGNS server daemon: stores the catalogue and pushes every change to its dependants.
 
     Runs in the foreground and logs to standard error. The configuration file is --config, or the environment
     variable OPENGNSSD_CONFIG, or /etc/opengns/opengnssd.toml. To begin:
 
     \b
-      opengnsadmin tls init
-      opengnsadmin tls server gns1.example.org
+      opengnsadmin init server gns1.example.org
+
+    Or, with certificates that you make elsewhere:
+
+    \b
       opengnssd --print-config > opengnssd.toml
 
     With `workers` in the file, this process is the parent of that number of serving processes. SIGTERM and SIGINT stop
     all of them in order. SIGHUP reloads files and program. systemd is notified when all serve (Type=notify,
     WatchdogSec=).
     """
+    if dev:
+        from compass.daemons.development.command import run_development
+
+        if any(value for name, value in options.items() if name != "verbose"):
+            raise click.UsageError("--dev has settings of its own; use it without the other options, or 'opengns dev'")
+        run_development(verbose=options["verbose"])
     _main(OPENGNSSD, **options)
 
 
-@click.command(cls=CheckedCommand, epilog=_EXIT_STATUS)
+@click.group(cls=CheckedGroup, epilog=_EXIT_STATUS, invoke_without_command=True)
 @_options
-def host(**options: Any) -> None:
+@click.pass_context
+def host(context: click.Context, /, **options: Any) -> None:
     """The OpenGNS client daemon: one for each host; programs on the host ask it and register with it.
 
     Continues to answer while every server is down; a restart of the daemon loses nothing. Runs in the foreground and
@@ -266,7 +278,18 @@ def host(**options: Any) -> None:
     variable OPENGNSCD_CONFIG, or /etc/opengns/opengnscd.toml. To begin:
 
     \b
+      opengnscd join --token-file web1.join
+
+    Or, with certificates that you make elsewhere:
+
+    \b
       opengnsadmin tls host web1.example.org
       opengnscd --print-config > opengnscd.toml
     """
-    _main(OPENGNSCD, **options)
+    if context.invoked_subcommand is None:
+        _main(OPENGNSCD, **options)
+    elif any(options.values()):
+        raise click.UsageError(f"write the options of {context.invoked_subcommand} behind it")
+
+
+host.add_command(join)

@@ -73,6 +73,30 @@ class Presence(msgspec.Struct, frozen=True):
     """Revision that the host had acknowledged when the session ended."""
 
 
+class HostSession(msgspec.Struct, frozen=True):
+    """Session of a host, or its end."""
+
+    host: str
+    state: Literal["open", "left", "lost"]
+    """`left`: the host ended its session, and servers can connect to it."""
+    server: str
+    """Server that has the session or had it last; empty: unknown."""
+    since: float
+    """UNIX time as in `HostLag`."""
+    origin: str = ""
+    """Address that it comes from; empty: unknown, as of a host at another server."""
+
+
+class HostSessions(msgspec.Struct, frozen=True):
+    """Sessions of hosts: all that a server knows, or those that have changed."""
+
+    view: int
+    """Number of the view, which this run of this server counts: one more than before with each change."""
+    hosts: tuple[HostSession, ...]
+    complete: bool = False
+    """True if these are all; the first message of a stream."""
+
+
 class PeerState(msgspec.Struct, frozen=True):
     """State of a server: its heartbeat, and how old this is."""
 

@@ -93,6 +93,7 @@ EXIT_OF_CODE: dict[str, ExitCode] = {
     "unknown-credential": ExitCode.NOT_FOUND,
     "unknown-host": ExitCode.NOT_FOUND,
     "unknown-way": ExitCode.NOT_FOUND,
+    "unknown-authority": ExitCode.NOT_FOUND,
     "exists": ExitCode.CONFLICT,
     "in-use": ExitCode.CONFLICT,
     "stale-epoch": ExitCode.CONFLICT,

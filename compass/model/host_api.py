@@ -27,13 +27,11 @@ from compass.model.rows import IDLE, Change, Listener, State
 from compass.model.text import escape_line, is_printable_line
 
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
-"""Integer that MessagePack can represent. JSON has larger ones; the host API refuses these, since no request to a
-server could contain them."""
+"""Integer that MessagePack can represent; the host API refuses larger ones, which no request to a server could have."""
 LocalPort = Annotated[Integer, between(1, PORT_MAX)]
 PROCESSES_HEADER = "OpenGNS-Processes"
-"""Header of a registration with the boot and the PID namespace in which its process number counts, as
+"""Header of a request with the boot and the PID namespace in which its process number counts, as
 `BOOT-ID/INODE`. It is no field, because daemons before it refuse unknown fields; they ignore it."""
-
 
 CHECK_INTERVAL_SECONDS_MIN = 0.2
 """Shortest pause between two checks of a host's own listener: five a second are noise of the machine, not health."""
@@ -131,8 +129,7 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     weight: Annotated[Integer, between(0, WEIGHT_MAX)] = 1
     metadata: Metadata = {}
     pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
-    """Process id of the serving program, as the program that asks sees it; when the process ends, the listener is
-    deregistered as died. 0: no process is watched."""
+    """Process id of the serving program, as the caller sees it; its end deregisters the listener as died. 0: none."""
     hold: bool = False
     """True if the registration ends with the connection of its request."""
     zone: OptionalLabel = ""
@@ -141,6 +138,9 @@ class LocalRegister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unkn
     degradation: Share = IDLE
     check: OwnCheck | None = None
     """Check that is repeated while the listener is registered; None: that of the configuration, if there is one."""
+    shared: bool = False
+    """True if further processes may share the registration, such as the workers of one server; it ends with the last
+    one. Each registers with its `pid` and the same credential."""
 
 
 class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -152,6 +152,9 @@ class LocalDeregister(msgspec.Struct, frozen=True, omit_defaults=True, forbid_un
     address: OptionalAddress = ""
     epoch: Annotated[Integer, between(0, EPOCH_MAX)] = 0
     """Epoch of the instance, from the reply to its registration; 0: the instance that is registered here now."""
+    pid: Annotated[Integer, between(0, 2**31 - 1)] = 0
+    """Process that leaves a registration which it shares, as the program that asks sees it; the others keep it. 0: the
+    registration ends for all."""
 
 
 class LocalLoad(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -366,9 +369,11 @@ class HostStatus(msgspec.Struct, frozen=True):
     reactions: tuple[ReactionStatus, ...] = ()
     """Hooks, then templates, in the order of the configuration."""
     warnings: tuple[str, ...] = ()
-    """Conditions that an administrator of the host should change."""
+    """Conditions that an administrator of the host should change, such as a file that cannot be read."""
     certificates: tuple[CertificateStatus, ...] = ()
     """Certificates whose end ends the sessions of this host, its own one first."""
+    development: bool = False
+    """True in development mode (`opengns dev`): programs register services of open categories without a credential."""
     unanswered: tuple[UnansweredName, ...] = ()
     """Services and categories that programs of this host ask for again and again, or that templates render, and that
     have no listener."""

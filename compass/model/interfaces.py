@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from compass.model.rows import AdministrationEntry, Change, LogEntry, Row, SecurityEntry
+from compass.model.rows import AdministrationEntry, Change, Invitation, LogEntry, Row, SecurityEntry
 
 
 class Timer(Protocol):
@@ -211,6 +211,16 @@ class Store(Protocol):
     def read_log(self, log: LogName, after: int, limit: int, last: int, octets_max: int) -> tuple[list[LogEntry], int]:
         """Return entries after number `after` in order, and the log's floor; with `last` > 0 the last `last` entries
         instead. They end with the entry that reaches `octets_max` octets (`octets.entry_octets`)."""
+
+    def invite(self, token: Invitation, entry: AdministrationEntry) -> None:
+        """Store a join token with its entry of the administration log, in one transaction. Raises StoreUnavailable."""
+
+    def invitation(self, id: str) -> Invitation | None:
+        """Return a join token; None: there is none. Raises StoreUnavailable."""
+
+    def join(self, id: str, entry: SecurityEntry) -> bool:
+        """Use a join token at the time of the entry, in one transaction with the entry. Returns False, without a write,
+        if it was used before or has expired. Raises StoreUnavailable."""
 
     def digest(self) -> StoredDigest:
         """Return the last committed revision, and the digest that was committed with it."""

@@ -16,6 +16,19 @@ STEER_SECONDS_MAX = 3600.0
 """Longest time over which hosts are redirected: no maintenance of a machine waits longer."""
 TOKEN_MAX = 256
 """Longest bearer token that is checked, in characters: the service's own tokens have 43."""
+CERTIFICATE_REQUEST_OCTETS_MAX = 8 * 1024
+"""Longest certificate request (PKCS #10, DER): one for an EC key with a few names has some 300 octets."""
+INVITATION_SECONDS = 3600.0
+"""Time for which a join token is valid unless an administrator says otherwise: a person carries it to a machine."""
+INVITATION_SECONDS_MIN = 1.0
+"""Shortest time for which a join token is valid."""
+INVITATION_SECONDS_MAX = 7 * 86_400.0
+"""Longest time for which a join token is valid: an image with a token in it is started within a week, and a token that
+was lost is worth nothing a week later."""
+INVITATION_NAMES_MAX = 16
+"""Most further names and addresses of a host in its certificate: more than a machine has interfaces."""
+INSTANCES_PER_MESSAGE_MAX = 128
+"""Instances in one message of the comparison of rows and books: 32 kB, half of what a host may send at once."""
 FETCH_LIMIT_MAX = 50_000
 """Most rows in one reply. Clients request the rest with `after` or `cursor`."""
 PAGE_OCTETS_MAX = 1024 * 1024

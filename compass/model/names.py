@@ -34,6 +34,10 @@ SERVER_PORT = 4863
 """Port of a server if none is configured (opengnsp.md, "Transport")."""
 
 _BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+RESERVED_PREFIX = "gns-"
+"""Beginning of the names of categories that compass itself uses, such as those of tokens: no registration declares
+them."""
+
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 
 

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias, Union, get_args
 import msgspec
 
 from compass.model.rows import Alert, Change, Credential, Listener, LogEntry, Row, Snapshot, State
+from compass.model.rows import Invited as Invited
 
 Code = Literal[
     "malformed",
@@ -26,6 +27,7 @@ Code = Literal[
     "unknown-credential",
     "unknown-host",
     "unknown-way",
+    "unknown-authority",
     "exists",
     "in-use",
     "stale-epoch",
@@ -60,6 +62,8 @@ class Refusal(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Seconds after which the same request may succeed; 0: a retry would not."""
     epoch: int = 0
     """Epoch that the server knows, with stale-epoch and deregistered."""
+    host: str = ""
+    """Host that registered the known instance, with stale-epoch and deregistered, if it is another one."""
     problems: tuple[Problem, ...] = ()
     """All problems, with invalid-topology."""
 
@@ -70,6 +74,8 @@ class Registered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
     revision: int
     state: State
     changed: bool = True
+    warning: str = ""
+    """Text for people: what is doubtful about this registration; empty: nothing."""
 
 
 class Deregistered(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="deregistered"):
@@ -132,8 +138,7 @@ class Reported(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
 
 
 class Done(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="done"):
-    """Confirmation that an administrator's changes are committed at `revision`; of a dry run, the changes it would
-    make."""
+    """Confirmation that an administrator's changes are committed at `revision`; of a dry run, its changes."""
 
     revision: int
     changes: tuple[Change, ...] = ()
@@ -147,6 +152,13 @@ class CredentialIssued(msgspec.Struct, frozen=True, omit_defaults=True, tag_fiel
     revision: int
     credential: Credential
     token: str
+
+
+class Certified(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="certified"):
+    """New certificate of a host, and the certificate of the authority that signed it, both PEM."""
+
+    certificate: str
+    authority: str
 
 
 class Rows(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rows"):
@@ -190,10 +202,13 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     pending: int
     """Notices sent or due that it has not acknowledged."""
     status: str = "ok"
-    """`ok`, `gap` (it reported that changes are missing), `lost` (it has lost its session and is not back), or
-    `unknown`: no session since this server started."""
+    """`ok`, `gap` (changes are missing), `lost` (it has lost its session) or `unknown` (no session in this run)."""
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
+    since: float = 0.0
+    """UNIX time of the begin or end of its session, as this server knows it; 0: unknown."""
+    origin: str = ""
+    """Address that its session comes from; empty: unknown, as of a host at another server."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):
@@ -209,8 +224,7 @@ class Evidence(msgspec.Struct, frozen=True, omit_defaults=True):
     """Evidence about a listener's health: one observation, and its source."""
 
     kind: str
-    """`report` (of a user), `session` (the session of the registering host was lost), `probe` (of the server),
-    `findings` (probe of a host at the server's request)."""
+    """`report` (of a user), `session` (lost by its host), `probe` (of the server), `findings` (of a host)."""
     by: str
     """Name of the host, administrator or server."""
     time: float
@@ -367,6 +381,8 @@ Reply: TypeAlias = Union[  # noqa: UP007
     Steered,
     WayList,
     WaysTried,
+    Invited,
+    Certified,
     Refusal,
 ]
 
@@ -378,8 +394,7 @@ class Position(msgspec.Struct, frozen=True):
     """Id of the store: revisions of different stores cannot be compared."""
     revision: int
     complete: bool
-    """False if changes since the requested revision are missing: the client reads everything again. True if none is
-    missing, or no revision was requested."""
+    """False if changes since the requested revision are missing: the client reads everything again."""
 
 
 FeedEvent: TypeAlias = Position | Change

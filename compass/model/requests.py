@@ -12,9 +12,14 @@ import msgspec
 from msgspec import Meta
 
 from compass.model.limits import (
+    CERTIFICATE_REQUEST_OCTETS_MAX,
     EPOCH_MAX,
     FETCH_LIMIT_MAX,
     INSTEAD_MAX,
+    INVITATION_NAMES_MAX,
+    INVITATION_SECONDS,
+    INVITATION_SECONDS_MAX,
+    INVITATION_SECONDS_MIN,
     LOG_WAIT_SECONDS_MAX,
     OVERLAP_SECONDS_MAX,
     PURGE_AGE_SECONDS_MIN,
@@ -27,6 +32,7 @@ from compass.model.names import (
     Address,
     CheckText,
     Detail,
+    HostName,
     Line,
     Metadata,
     ObjectName,
@@ -36,7 +42,9 @@ from compass.model.names import (
     ServerName,
     ServiceId,
 )
-from compass.model.rows import IDLE, Category, Dependency, Host, Service, State
+from compass.model.rows import IDLE, Category, Dependency, Host, Instance, Service, State
+
+CertificateRequest = Annotated[bytes, Meta(max_length=CERTIFICATE_REQUEST_OCTETS_MAX)]
 
 
 class Register(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="register"):
@@ -118,6 +126,11 @@ class Watch(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", t
     """
     suspicions: bool = False
     """True if the host accepts `suspicion`: evidence that the server cannot write while its store is unavailable."""
+    holds: Line = ""
+    """Digest of the instances that the host holds, which asks for `recorded` where the store has others; empty: the
+    host does not compare now."""
+    trouble: Detail = ""
+    """Text for administrators about this host, an open incident as long as it is sent; empty: there is none."""
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="report"):
@@ -137,6 +150,14 @@ class Findings(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type"
     id: int
     alive: bool
     detail: str = ""
+
+
+class Disown(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="disown"):
+    """Instances that the store has for this host and that this host does not hold: the answer to `recorded`."""
+
+    instances: tuple[Instance, ...]
+    detail: Detail = ""
+    """Reason, if the host knows one."""
 
 
 class Put(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="put"):
@@ -262,6 +283,33 @@ class TryWays(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     """Name of the only channel, or channels, to test."""
 
 
+class Invite(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="invite"):
+    """2.6: make a join token, with which one host gets its certificate from a server, once."""
+
+    name: HostName
+    """Name of the host in its certificate."""
+    also: Annotated[tuple[Line, ...], Meta(extra_json_schema={"maxItems": INVITATION_NAMES_MAX})] = ()
+    """Further DNS names and IP addresses of the host."""
+    seconds: Annotated[float, between(INVITATION_SECONDS_MIN, INVITATION_SECONDS_MAX)] = INVITATION_SECONDS
+    """Seconds for which the token is valid."""
+
+
+class Renew(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="renew"):
+    """Request of a host for a new certificate with the role and the names of the one that its session has."""
+
+    request: CertificateRequest
+    """Certificate request (PKCS #10, DER) for a new key of the host."""
+
+
+class Join(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="join"):
+    """Request of a host that has no certificate yet, over HTTPS: its first certificate for a join token."""
+
+    token: Line
+    """Secret part of the token."""
+    request: CertificateRequest
+    """Certificate request (PKCS #10, DER) for the key of the host."""
+
+
 class Status(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="status"):
     """2.6: read the status of this server."""
 
@@ -280,12 +328,14 @@ class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag
 
 
 WriteRequest: TypeAlias = Union[  # noqa: UP007
-    Register, Deregister, Drain, Report, Put, Remove, IssueCredential, RevokeCredential, Apply, Purge
+    Register, Deregister, Drain, Report, Disown, Put, Remove, IssueCredential, RevokeCredential, Apply, Purge
 ]
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007
 """Requests that a pure function answers from the catalogue in memory."""
-ShellRequest: TypeAlias = Union[Watch, ReadLog, Status, Digest, Lag, Findings, Examine, Steer, Ways, TryWays]  # noqa: UP007
+ShellRequest: TypeAlias = Union[  # noqa: UP007
+    Watch, ReadLog, Status, Digest, Lag, Findings, Examine, Steer, Ways, TryWays, Invite, Renew
+]
 """Requests that the server's shells answer, because they concern sessions or SQL."""
 Request: TypeAlias = Union[WriteRequest, ReadRequest, ShellRequest]  # noqa: UP007
 

@@ -88,6 +88,9 @@ class Policy(msgspec.Struct, frozen=True, omit_defaults=True):
 
     In a request, a service that is left out keeps its list, and (`ANY_HOST`,) removes the list: a program of an earlier
     version, which does not know the field, must not remove a list."""
+    open: bool = False
+    """Flag of development mode: hosts register services of the category without a credential, and a registration
+    declares its service. A server that is not in development mode ignores the flag."""
 
 
 class Category(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", tag="category"):
@@ -179,6 +182,17 @@ class Alert(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="row", ta
     text: str
 
 
+class Instance(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Instance of a listener, as server and host compare what each of them has."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int
+    host: str = ""
+    """Host for which the store has it; empty: the host that is party to the session."""
+
+
 Row: TypeAlias = Union[Category, Service, Listener, Dependency, Credential, Host, Alert]  # noqa: UP007
 AnyRow = TypeVar("AnyRow", bound=Row)
 ListenerKey: TypeAlias = tuple[str, str, int]
@@ -268,3 +282,46 @@ class AdministrationEntry(msgspec.Struct, frozen=True, omit_defaults=True, tag_f
 
 
 LogEntry: TypeAlias = Union[UpdateEntry, SecurityEntry, AdministrationEntry]  # noqa: UP007
+
+
+class Invitation(msgspec.Struct, frozen=True):
+    """Join token as the store has it. It is no part of the catalogue: hosts and other servers do not get it."""
+
+    id: str
+    """Prefix of the digest."""
+    digest: str
+    """SHA-256 of the secret, hexadecimal; the secret is not stored."""
+    host: str
+    also: tuple[str, ...]
+    """Further names and addresses of the host."""
+    created_at: float
+    created_by: str
+    """Name of the administrator."""
+    expires_at: float
+    used_at: float = 0.0
+    """Time of its use; 0: it was not used."""
+    used_from: str = ""
+    """Address that used it."""
+
+
+class AuthorityInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Authority that signs for joining hosts, which verify it by its fingerprint before they send anything."""
+
+    authority: str
+    """Certificate, PEM."""
+    store: str
+    time: float
+    """UNIX time of the server."""
+
+
+class Invited(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="invited"):
+    """New join token in parts, the secret one of which no other reply contains."""
+
+    name: str
+    secret: str
+    store: str
+    authority: str
+    """SHA-256 of the authority's certificate, 64 hexadecimal digits."""
+    expires_at: float
+    https_port: int
+    """Port of the HTTPS API of the server that made it; 0: it has none, and no host can join."""

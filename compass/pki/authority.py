@@ -73,6 +73,15 @@ class Credentials:
 
 
 @dataclass(frozen=True)
+class Subject:
+    """Subject of a certificate: role and name of its holder, with further DNS names and IP addresses."""
+
+    role: Role
+    name: str
+    alternative_names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class WrittenFiles:
     """Paths of the two files of `write_credentials`."""
 
@@ -99,7 +108,8 @@ class Description(TypedDict):
 def create_authority(name: str, now: datetime, days: int = AUTHORITY_DAYS) -> Credentials:
     """Create an authority with a name, valid for `days`. Raises AuthorityError for an invalid name or time."""
     _check_name(name)
-    not_before, not_after = _validity(now, days)
+    _check_days(days)
+    not_before, not_after = _validity(now, timedelta(days=days))
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     certificate = (
@@ -124,18 +134,33 @@ def issue(
     `alternative_names`: further DNS names and IP addresses of the holder; `name` comes first if it is one. The
     certificate never outlives its authority. Raises AuthorityError.
     """
+    _check_days(days)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = certify(
+        authority, Subject(role, name, alternative_names), key.public_key(), now, timedelta(days=days)
+    )
+    return _credentials(key, certificate)
+
+
+def certify(
+    authority: Credentials, subject: Subject, key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta
+) -> x509.Certificate:
+    """Return a certificate of `subject` for a key whose private part the caller need not have. Raises AuthorityError.
+
+    The certificate never outlives its authority.
+    """
+    role, name = subject.role, subject.name
     if role not in ROLES:
         raise AuthorityError(f"{role!r} is not a role; the roles are {', '.join(ROLES)}")
     _check_name(name)
     authority_key, authority_certificate = _open_authority(authority)
-    not_before, not_after = _validity(now, days)
+    not_before, not_after = _validity(now, lifetime)
     if authority_certificate.not_valid_after_utc <= now:
         raise AuthorityError(
             f"the authority expired on {authority_certificate.not_valid_after_utc:%Y-%m-%d}; "
             "create a new one in another directory with 'opengnsadmin tls init'"
         )
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name(
+    distinguished = x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role),
             x509.NameAttribute(NameOID.COMMON_NAME, name),
@@ -143,9 +168,9 @@ def issue(
     )
     builder = (
         _builder(
-            subject,
+            distinguished,
             authority_certificate.subject,
-            key.public_key(),
+            key,
             authority_key.public_key(),
             max(not_before, authority_certificate.not_valid_before_utc),
             min(not_after, authority_certificate.not_valid_after_utc),
@@ -154,10 +179,21 @@ def issue(
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(_USAGES[role]), critical=False)
     )
-    names = _general_names(name, alternative_names)
+    names = _general_names(name, subject.alternative_names)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    return _credentials(key, builder.sign(authority_key, hashes.SHA256()))
+    return builder.sign(authority_key, hashes.SHA256())
+
+
+def check_authority(authority: Credentials) -> x509.Certificate:
+    """Return the certificate of an authority whose key belongs to it and may sign. Raises AuthorityError."""
+    return _open_authority(authority)[1]
+
+
+def check_names(name: str, alternative_names: Sequence[str]) -> None:
+    """Check that a certificate can have these names. Raises AuthorityError."""
+    _check_name(name)
+    _general_names(name, alternative_names)
 
 
 def write_credentials(directory: Path, stem: str, credentials: Credentials) -> WrittenFiles:
@@ -232,15 +268,20 @@ def _check_name(name: str) -> None:
         )
 
 
-def _validity(now: datetime, days: int) -> tuple[datetime, datetime]:
-    if now.tzinfo is None:
-        raise ValueError("now must have a time zone")
+def _check_days(days: int) -> None:
     if days < 1:
         raise AuthorityError(f"a certificate must be valid for at least one day, not {days}")
+    if days > timedelta.max.days:
+        raise AuthorityError(f"{days} days from now is past the end of the calendar")
+
+
+def _validity(now: datetime, lifetime: timedelta) -> tuple[datetime, datetime]:
+    if now.tzinfo is None:
+        raise ValueError("now must have a time zone")
     try:
-        return now - CLOCK_SKEW, now + timedelta(days=days)
+        return now - CLOCK_SKEW, now + lifetime
     except OverflowError:
-        raise AuthorityError(f"{days} days from now is past the end of the calendar") from None
+        raise AuthorityError(f"{lifetime.days} days from now is past the end of the calendar") from None
 
 
 def _general_names(name: str, alternative_names: Sequence[str]) -> list[x509.GeneralName]:

@@ -15,6 +15,7 @@ from compass.server.alerts.certificates import CertificateAlerts
 from compass.server.alerts.lost_hosts import LostHosts
 from compass.server.alerts.notifier import AlertNotifier, Channel, NotifierDependencies
 from compass.server.alerts.refused_hosts import RefusedHosts
+from compass.server.certificate_issuer import CertificateIssuer, Signer
 from compass.server.cluster.double_sessions import DoubleSessions
 from compass.server.cluster.membership import ClusterAccess, Membership
 from compass.server.commit.anti_entropy import AntiEntropy
@@ -26,6 +27,8 @@ from compass.server.commit.security_log import SecurityLog
 from compass.server.commit.store_access import STORE_WAIT_SECONDS, StoreAccess, StoreThread
 from compass.server.commit.transaction import Decider
 from compass.server.failure.detector import DetectorDependencies, FailureDetector, Probe
+from compass.server.failure.holdings import Holdings
+from compass.server.failure.listener_index import ListenerIndex
 from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.hosts import HostConnector, HostEvents, HostPresence
 from compass.server.push.change_feed import ChangeFeed
@@ -34,12 +37,13 @@ from compass.server.push.later_revisions import LaterRevisions
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Guards, Subscriptions
 from compass.server.queries.handler import QueryHandler
+from compass.server.queries.host_sessions import HostSessionTracker
 from compass.server.queries.status import StatusReporter, StatusSources
 from compass.server.sessions.bearer_auth import BearerAuth
 from compass.server.sessions.connection_limits import ConnectionLimits, SessionChanges
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
-from compass.server.sessions.rate_limit import ChangeRates
+from compass.server.sessions.rate_limit import FAILURES_PER_MINUTE_MAX, ChangeRates, RateLimiter
 from compass.server.sessions.session import AddressesOf, PeerOf, Session, SessionContext
 
 
@@ -72,8 +76,12 @@ class ServerDependencies(msgspec.Struct, frozen=True):
     addresses_of: AddressesOf = lambda stream: ()
     certificates: Callable[[], Sequence[OwnCertificate]] = tuple
     """Function that returns the certificates whose end ends this server's sessions."""
+    signer: Signer | None = None
+    """Private authority with its key; None: this server does not have it, and signs no certificates."""
     reports_certificates: bool = True
     """True if this process opens incidents about them: of several workers one does."""
+    development: bool = False
+    """True if registrations of hosts declare services in open categories (`opengns dev`)."""
 
 
 class ServerBase(msgspec.Struct, frozen=True):
@@ -100,16 +108,19 @@ class Components:
         self.drain = base.drain
         self.identity = identity = _identity(base, loaded)
         access = StoreAccess(given.storage, given.in_database, clock, given.store_wait_seconds)
-        changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given)
+        changes, cluster, decider = Changes(), ClusterView(given.id), Decider(given, given.development)
         replica = Replica(catalogue_of(loaded.rows, loaded.topics, loaded.revision), access, changes, loaded.digest)
         self.changes, self.cluster = changes, cluster
         self.committer = committer = Committer(access, replica, SecurityLog(base.connections), decider, clock)
         self.publisher = publisher = Publisher(replica, clock)
-        presence = HostPresence(replica, publisher, cluster)
+        self.host_sessions = tracker = HostSessionTracker(base.name, given, cluster)
+        presence = HostPresence(replica, publisher, cluster, tracker)
         self.pending_suspicions = pending = PendingSuspicions(clock, decider, committer, publisher)
         committer.overdue_handler = pending
         detecting = DetectorDependencies(given, given.probe, presence, cluster)
-        self.detector = detector = FailureDetector(base.name, committer, pending, detecting)
+        index = ListenerIndex()
+        self.detector = detector = FailureDetector(base.name, committer, pending, detecting, index)
+        self.holdings = Holdings(clock, committer, publisher, identity.principal, index, presence)
         self.dialer = Dialer(clock, replica, publisher, HostConnector(presence, detector, sessions, given))
         servers = ClusterAccess(given.roster, given.beside)
         notifying = NotifierDependencies(given, loaded.store, servers, replica, cluster)
@@ -117,7 +128,8 @@ class Components:
         self.refused_hosts = RefusedHosts(base.name, clock, committer)
         self.lost_hosts = LostHosts(clock, committer, cluster, identity.principal)
         self.certificates = CertificateAlerts(base.name, given, committer)
-        sources = StatusSources(committer, publisher, cluster, detector.local_health, base.connections, base.drain)
+        health = detector.local_health
+        sources = StatusSources(committer, publisher, cluster, health, base.connections, base.drain, tracker)
         self.status = StatusReporter(identity, sources)
         self.membership = Membership(clock, servers, cluster, self.status, publisher)
         self.hosts = HostEvents(presence, self.membership, pending, detector, self.alerts, self.dialer)
@@ -126,11 +138,13 @@ class Components:
         self.anti_entropy = AntiEntropy(base.name, clock, committer, access)
         self.logs = LogReader(clock, committer, access)
         self.trimmer = LogTrimmer(clock, access, given.keep)
-        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access))
+        guards = Guards(self.anti_entropy, LaterRevisions(base.name, committer, access), self.holdings)
         self.subscriptions = Subscriptions(identity, clock, committer, publisher, guards, self.hosts)
         self.change_feed = ChangeFeed(loaded.store, loaded.revision)
         self.queries = QueryHandler(loaded.store, given, committer, publisher)
         self.bearer_auth = BearerAuth(given, committer)
+        failed = RateLimiter(clock, FAILURES_PER_MINUTE_MAX)
+        self.issuer = CertificateIssuer(loaded.store, given, access, committer, failed)
         self._subscribe()
 
     def _subscribe(self) -> None:
@@ -138,7 +152,16 @@ class Components:
         sessions = SessionChanges(self.connections)
         # A suspicion that the log settles ends before the listener is weighed again.
         failures = self.pending_suspicions, self.detector
-        self.changes.on_commit = (self.publisher, self.change_feed, sessions, self.dialer, *failures, self.alerts)
+        # Holdings read the detector's index of the listeners as it was before a change.
+        self.changes.on_commit = (
+            self.publisher,
+            self.change_feed,
+            sessions,
+            self.dialer,
+            self.holdings,
+            *failures,
+            self.alerts,
+        )
         self.changes.on_reload = (
             self.publisher,
             self.subscriptions,

@@ -17,6 +17,7 @@ from compass.server.failure.detector import FailureDetector
 from compass.server.failure.pending_suspicions import PendingSuspicions
 from compass.server.push.dialer import Dialer
 from compass.server.push.publisher import Publisher
+from compass.server.queries.host_sessions import HostSessionTracker
 from compass.server.sessions.session import Session, SessionContext
 
 
@@ -30,10 +31,17 @@ class Network(Protocol):
 class HostPresence:
     """The hosts that have a watching session, here or at another server over the same store."""
 
-    def __init__(self, replica: Replica, publisher: Publisher, cluster: ClusterView) -> None:
+    def __init__(
+        self, replica: Replica, publisher: Publisher, cluster: ClusterView, sessions: HostSessionTracker
+    ) -> None:
         self._replica = replica
         self._publisher = publisher
         self.cluster = cluster
+        self.sessions = sessions
+
+    def has_session(self, host: str) -> bool:
+        """Return whether a host has its session at this server."""
+        return self._publisher.session_of(host) is not None
 
     def is_present(self, host: str) -> bool:
         """Return whether a host has a session at any server."""
@@ -95,10 +103,12 @@ class HostEvents:
         self._detector = detector
         self._alerts = alerts
         self._dialer = dialer
+        self._sessions = presence.sessions
 
     def connected(self, session: Session) -> None:
         """Note that the host of a session watches here."""
         self._membership.host_connected(session.host)
+        self._sessions.opened(session.host, session.asker.origin)
         self._detector.returned(session.host)
         self._pending.watched(session)
 
@@ -106,6 +116,8 @@ class HostEvents:
         """Note that a host's session here has ended: `lost`, or left for a while; the host held revision `held`."""
         self._membership.host_disconnected(host, lost=lost, held=held)
         self._dialer.ended(host)
+        if not self._presence.is_present(host):
+            self._sessions.ended(host, "lost" if lost else "left")
         if lost and not self._presence.is_present(host):
             self._detector.lost(host)
 
@@ -119,6 +131,8 @@ class HostEvents:
         """Follow hosts that moved, and servers that came, fell silent or doubt themselves."""
         for entry in change.moved:
             self._detector.moved(entry.host)
+            if not self._presence.has_session(entry.host):
+                self._sessions.moved(entry)
             # Its last server may not be one that keeps hosts: then this one checks it and reaches it.
             if entry.state == "lost" and not self._presence.is_present(entry.host):
                 self._detector.lost(entry.host)

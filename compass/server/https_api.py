@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from msgspec import Struct
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, ensureDeferred, succeed
 
 from compass.model.host_api import Condition
-from compass.model.replies import Refusal, Reply
-from compass.model.requests import ReadLog, Request, Status
+from compass.model.replies import Certified, Refusal, Reply
+from compass.model.requests import Join, Lag, ReadLog, Request, Status
+from compass.model.rows import AuthorityInfo
 from compass.model.rules.certificates import condition_of, problems_of, seconds_left
 from compass.model.rules.draft import Principal
 from compass.server.components import ServerDependencies
 from compass.server.metrics import ServerMetrics, loaded_metrics, session_metrics
 from compass.server.push.change_feed import Deliver
+from compass.server.queries.host_sessions import Deliver as DeliverSessions
 from compass.server.router import Router
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
@@ -62,6 +64,16 @@ class HttpsApi:
         """Write to the security log that a certificate was refused."""
         self._connections.log_refusal(name, origin, why)
 
+    def authority(self) -> AuthorityInfo | Refusal:
+        """Return what a host needs to verify the authority before it joins."""
+        return NOT_READY if self.router is None else self.router.components.issuer.info()
+
+    def join(self, request: Join, origin: str) -> Deferred[Certified | Refusal]:
+        """Return the first certificate of a host that has a join token."""
+        if self.router is None:
+            return succeed(NOT_READY)
+        return ensureDeferred(self.router.components.issuer.join(request, origin))
+
     def may_ask(self, asker: Principal, kind: type[Struct]) -> Refusal | None:
         """Return why a caller may not make requests of a type."""
         return NOT_READY if self.router is None else self.router.refusal_of_type(kind, asker)
@@ -88,6 +100,12 @@ class HttpsApi:
             return NOT_READY
         refusal = self.router.refusal(ReadLog("updates"), asker)
         return refusal or self.router.components.change_feed.follow(since, deliver)
+
+    def follow_hosts(self, asker: Principal, deliver: DeliverSessions) -> Callable[[], None] | Refusal:
+        """Deliver the sessions of hosts, and their changes, to a caller that may read how far hosts are."""
+        if self.router is None:
+            return NOT_READY
+        return self.router.refusal(Lag(), asker) or self.router.components.host_sessions.follow(deliver)
 
     def metrics(self) -> ServerMetrics:
         """Return the server's metrics."""

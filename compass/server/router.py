@@ -43,12 +43,14 @@ def handlers(components: Components) -> dict[type, Handler]:
     c = components
     write = Handler(c.committer.submit, checked=True)
     read = Handler(c.queries.ask, checked=True)
-    proven = Handler(c.committer.submit, (ChangeLimit(c.clock, c.change_rates, c.committer.replica),), checked=True)
+    changes = ChangeLimit(c.clock, c.change_rates, c.committer.replica)
+    doubts = DoubtfulDeaths(c.committer.replica, c.holdings, c.detector)
     watches = WatchLimit(c.clock, c.committer.replica)
     return {
-        requests.Register: proven,
-        requests.Deregister: Handler(DoubtfulDeaths(c.committer, c.detector).deregister, proven.limits, checked=True),
-        requests.Drain: proven,
+        requests.Register: Handler(c.holdings.submit, (changes,), checked=True),
+        requests.Deregister: Handler(doubts.deregister, (changes,), checked=True),
+        requests.Drain: Handler(c.committer.submit, (changes,), checked=True),
+        requests.Disown: write,
         requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),
         requests.Put: write,
         requests.Remove: write,
@@ -63,6 +65,8 @@ def handlers(components: Components) -> dict[type, Handler]:
         requests.Findings: Handler(
             lambda request, session: c.detector.findings(session.asker.name, request), needs_session=True
         ),
+        requests.Invite: Handler(c.issuer.invite),
+        requests.Renew: Handler(c.issuer.renew, needs_session=True),
         requests.ReadLog: Handler(lambda request, _: c.logs.read(request)),
         requests.Status: Handler(lambda request, _: c.status.status()),
         requests.Digest: Handler(lambda request, _: c.status.digest(request)),
@@ -89,6 +93,8 @@ class Router:
         """Accept a peer, unless this server is being drained."""
         identity, catalogue = self.components.identity, self.components.committer.replica.catalogue
         greeting = Greeting(identity.name, identity.store, catalogue.revision, identity.software)
+        if session.asker.role == "host":
+            greeting = greeting._replace(renews=self.components.issuer.renews)
         return self.components.drain.redirect_of(session) or greeting
 
     def request(
@@ -97,7 +103,7 @@ class Router:
         """Return the answer to a request, or its refusal: at once what is in memory."""
         handler = self._handlers[type(request)]
         if handler.needs_session and session is None:
-            return Refusal("out-of-turn", "only a session can watch; /v1/events sends every change")
+            return Refusal("out-of-turn", "this request needs a session; /v1/events sends every change")
         self.asked[type(request)] += 1
         if session is not None and isinstance(request, requests.Register):
             session.has_registered = True

@@ -25,6 +25,7 @@ from compass.model.rows import (
     Credential,
     Dependency,
     Host,
+    Invitation,
     Listener,
     LogEntry,
     Policy,
@@ -51,6 +52,7 @@ TABLES: dict[type[Row], Table] = {
 """Tables by kind of row, parents first: the foreign keys require that rows are set in this order and removed in the
 opposite one."""
 
+_names = msgspec.json.Decoder(tuple[str, ...]).decode
 _encode = msgspec.json.Encoder().encode
 _policy = msgspec.json.Decoder(Policy).decode
 _metadata = msgspec.json.Decoder(dict[str, str]).decode
@@ -244,3 +246,8 @@ def batch_of(changes: Sequence[Change]) -> Batch:
 def row_key(row: Row) -> Hashable:
     """Return the primary key. A credential's id is the prefix of a digest, so it is unique only within its service."""
     return (row.service, row.id) if isinstance(row, Credential) else key_of(row)
+
+
+def invitation_from(record: Any) -> Invitation | None:
+    """Return the join token in a record of its table; None without one."""
+    return None if record is None else Invitation(**{**record._mapping, "also": _names(record.also)})

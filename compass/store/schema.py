@@ -227,6 +227,30 @@ update_log = Table(
     Column("checksum", Text, nullable=False, server_default=""),
 )
 
+# Join tokens, with which hosts get their first certificate. Not in the update log: no host and no replica gets them.
+join_token = Table(
+    "join_token",
+    metadata,
+    # Prefix of the digest.
+    Column("id", Text, primary_key=True),
+    # SHA-256 of the token's secret, hexadecimal; the secret is not stored.
+    Column("digest", Text, nullable=False),
+    # Name of the host that may join with it.
+    Column("host", Text, nullable=False),
+    # JSON array of the further names and addresses in its certificate.
+    Column("also", Text, nullable=False),
+    # Time of its creation.
+    Column("created_at", Double, nullable=False),
+    # Name of the administrator who created it.
+    Column("created_by", Text, nullable=False),
+    # Time from which it is refused.
+    Column("expires_at", Double, nullable=False),
+    # Time of its use; 0: it was not used.
+    Column("used_at", Double, nullable=False, server_default="0"),
+    # Address that used it; '': none.
+    Column("used_from", Text, nullable=False, server_default=""),
+)
+
 # Volatile facts: the servers of this store, and the sessions of hosts (`compass.model.cluster`).
 server = Table(
     "server",

@@ -16,6 +16,7 @@ from sqlalchemy import (
     cast,
     delete,
     func,
+    insert,
     literal_column,
     select,
     update,
@@ -132,3 +133,16 @@ REMOVE: dict[type[Row], Delete] = {
     kind: delete(table).where(*(column == bindparam(column.name) for column in table.primary_key))
     for kind, table in TABLES.items()
 }
+
+INVITATION_KEPT_SECONDS = 30 * 86_400.0
+"""Time after its end for which a join token is stored: until then its use again is refused with the reason."""
+_token = schema.join_token.c
+INVITE = insert(schema.join_token)
+INVITATION = select(schema.join_token).where(_token.id == bindparam("of"))
+JOIN = (
+    update(schema.join_token)
+    .where(_token.id == bindparam("of"), _token.used_at == 0, _token.expires_at > bindparam("now"))
+    .values(used_at=bindparam("now"), used_from=bindparam("origin"))
+)
+"""Use of a join token: of two transactions with the same token, one finds a row."""
+FORGET_INVITATIONS = delete(schema.join_token).where(_token.expires_at < bindparam("before"))

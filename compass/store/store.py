@@ -31,7 +31,7 @@ from compass.model.interfaces import (
     StoreUnavailable,
 )
 from compass.model.limits import LOG_OCTETS_MAX
-from compass.model.rows import AdministrationEntry, Change, LogEntry, SecurityEntry
+from compass.model.rows import AdministrationEntry, Change, Invitation, LogEntry, SecurityEntry
 from compass.store import statements as sql
 from compass.store.bulk_insert import BatchWriter
 from compass.store.cluster import SqlClusterStore
@@ -53,7 +53,7 @@ from compass.store.migrate import MIGRATIONS, bring_up, head_of, version_of
 from compass.store.notifications import ChangeNotifier, Wake, notifier_for
 from compass.store.restoration import rebuild, rows_of, unexplained
 from compass.store.revision_record import RevisionRecord
-from compass.store.row_mapping import batch_of, change_from, entry_records
+from compass.store.row_mapping import batch_of, change_from, entry_records, invitation_from, text_of
 from compass.store.statements import Log
 
 READ_ONLY = "25006"
@@ -319,6 +319,26 @@ class Store:
 
     def trim_to(self, log: Log, last: int) -> None:
         self._transaction(lambda connection: connection.execute(sql.TRIM[log], {"gone": last}), writes=True)
+
+    def invite(self, token: Invitation, entry: AdministrationEntry) -> None:
+        def write(connection: Connection) -> None:
+            self._write(connection, 0, Proposal((), (), [entry]))
+            connection.execute(sql.FORGET_INVITATIONS, {"before": token.created_at - sql.INVITATION_KEPT_SECONDS})
+            connection.execute(sql.INVITE, msgspec.structs.asdict(token) | {"also": text_of(token.also)})
+
+        self._transaction(write, writes=True)
+
+    def invitation(self, id: str) -> Invitation | None:
+        find = {"of": id}
+        return self._transaction(lambda one: invitation_from(one.execute(sql.INVITATION, find).first()), writes=False)
+
+    def join(self, id: str, entry: SecurityEntry) -> bool:
+        def write(connection: Connection) -> bool:
+            values = {"of": id, "now": entry.time, "origin": entry.origin}
+            is_used = bool(connection.execute(sql.JOIN, values).rowcount)
+            return is_used and self._write(connection, 0, Proposal((), [entry]))
+
+        return self._transaction(write, writes=True)
 
     def _transaction(self, work: Callable[[Connection], T], *, writes: bool) -> T:
         """Run `work` in one transaction; its reads see one state of the store. An exception rolls back everything.

@@ -66,6 +66,28 @@ class CheckedGroup(CheckedCommand, click.Group):
 
     command_class = CheckedCommand
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.aliases: dict[str, str] = {}
+        """Other names of commands, which no list shows."""
+        self.hints: dict[str, str] = {}
+        """Commands to type in place of names that people try, by name."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command by its name or another name of it."""
+        return super().get_command(ctx, self.aliases.get(cmd_name, cmd_name))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command. Raises UsageError, with what to type instead if the name is one that people try."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if args[0] in self.hints:
+                error.message = f"{error.message} Try: {self.hints[args[0]]}"  # type: ignore[misc]
+            raise
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command. Raises UsageError."""
         with printable_errors():

@@ -1,4 +1,4 @@
-"""Identity of this machine as far as processes are concerned: one run of a kernel, and one PID namespace in it.
+"""Identity of this machine for what is written about processes (a run of a kernel, a PID namespace), and its address.
 
 A process number means something within one PID namespace of one boot only. What is written down about processes is
 therefore kept together with the machine on which it was true.
@@ -6,7 +6,10 @@ therefore kept together with the machine on which it was true.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +17,10 @@ PROC = Path("/proc")
 MACHINE_ID = Path("/etc/machine-id")
 MACHINE_ID_OCTETS_MAX = 64
 """Octets read of the machine's id, which has 32 hexadecimal digits (machine-id(5))."""
+ANYWHERE = ("192.0.2.1", "2001:db8::1")
+"""Addresses that no machine has (RFC 5737, RFC 3849): the way to them is that of the default route."""
+DISCARD_PORT = 9
+"""Port of the connected UDP socket, to which nothing is sent."""
 
 
 class Machine(NamedTuple):
@@ -92,3 +99,22 @@ def _text_of(path: Path) -> str:
             return file.read(MACHINE_ID_OCTETS_MAX).decode("ascii", "replace").strip()
     except OSError:
         return ""
+
+
+def find_address(targets: Iterable[str]) -> str:
+    """Return the source address on the way to the first target that has a route; empty: there is no network.
+
+    Targets that are names are left out: a lookup could block. Link-local addresses are of no use to other hosts.
+    """
+    for target in (*targets, *ANYWHERE):
+        try:
+            version = ipaddress.ip_address(target).version
+            with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as asking:
+                asking.connect((target, DISCARD_PORT))
+                found = str(asking.getsockname()[0])
+        except (OSError, ValueError):
+            continue
+        address = ipaddress.ip_address(found)
+        if not (address.is_link_local or address.is_unspecified):
+            return found
+    return ""

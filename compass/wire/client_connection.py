@@ -18,6 +18,7 @@ from compass.wire.messages import (
     InvalidMessage,
     Notice,
     Part,
+    Recorded,
     Resync,
     Suspicion,
     Welcome,
@@ -112,7 +113,7 @@ class ClientConnection(Connection):
             case Welcome():
                 self._request_max = min(message.frame_max or self._request_max, self._request_max)
                 return SessionOpened(message) if self._transition("welcome") else self._out_of_turn("welcome")
-            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion():
+            case Notice() | Bookmark() | Resync() | Inquiry() | Suspicion() | Recorded():
                 return PushReceived(message) if self._transition("push") else self._out_of_turn("notice")
             case Part():
                 return self._part(number, message, now) if whole else self._out_of_turn("a part within parts")

@@ -6,7 +6,7 @@ import msgspec
 
 from compass.model.replies import Reply
 from compass.model.requests import Request
-from compass.wire.messages import Acknowledge, Bookmark, Hello, Inquiry, Notice, Resync, Suspicion, Welcome
+from compass.wire.messages import Acknowledge, Bookmark, Hello, Inquiry, Notice, Recorded, Resync, Suspicion, Welcome
 
 
 class RequestReceived(msgspec.Struct, frozen=True):
@@ -24,9 +24,9 @@ class ReplyReceived(msgspec.Struct, frozen=True):
 
 
 class PushReceived(msgspec.Struct, frozen=True):
-    """Notice, bookmark, resync, inquiry or suspicion from the server."""
+    """Message other than a reply from the server."""
 
-    message: Notice | Bookmark | Resync | Inquiry | Suspicion
+    message: Notice | Bookmark | Resync | Inquiry | Suspicion | Recorded
 
 
 class AcknowledgementReceived(msgspec.Struct, frozen=True):

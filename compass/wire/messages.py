@@ -13,7 +13,7 @@ import msgspec
 
 from compass.model.replies import CategoryView, Refusal, Reply
 from compass.model.requests import Request
-from compass.model.rows import Change, Snapshot
+from compass.model.rows import Change, Instance, Snapshot
 from compass.model.text import escape_line
 from compass.wire import limits
 
@@ -40,6 +40,8 @@ class Welcome(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type",
     frame_max: int
     """Octets of the largest body that the server accepts from this client."""
     software: str = ""
+    renews: str = ""
+    """SHA-256 of the authority whose certificates hosts can renew in this session (`renew`); empty: none."""
 
 
 class Notice(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="notice"):
@@ -89,6 +91,16 @@ class Suspicion(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type
     cause: str = ""
 
 
+class Recorded(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="recorded"):
+    """Server to host that compares: instances that the store has for this host, or has in place of this host's.
+
+    The host disowns those of its own that it does not hold (`disown`), and registers again what it holds and another
+    host has. A server sends this only after a watch with `holds`.
+    """
+
+    instances: tuple[Instance, ...]
+
+
 class Part(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="part"):
     """Server to client that accepts parts: octets of the body of a message that is longer than a frame.
 
@@ -118,7 +130,7 @@ class Acknowledge(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="ty
     status: Held = "ok"
 
 
-Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Suspicion, Goodbye]  # noqa: UP007
+Pushed: TypeAlias = Union[Notice, Bookmark, Resync, Inquiry, Suspicion, Recorded, Goodbye]  # noqa: UP007
 ClientMessage: TypeAlias = Union[Hello, Acknowledge, Request]  # noqa: UP007
 ServerMessage: TypeAlias = Union[Welcome, Pushed, Part, Reply]  # noqa: UP007
 Message: TypeAlias = Union[ClientMessage, ServerMessage]  # noqa: UP007

@@ -73,9 +73,9 @@ class ServerConnection(Connection):
         self._applies = 0.0
         """Seconds that the peer needs to apply the messages in parts that it has not acknowledged."""
 
-    def welcome(self, server: str, store: str, revision: int, software: str, version: int) -> None:
+    def welcome(self, server: str, store: str, revision: int, software: str, version: int, renews: str = "") -> None:
         """Reply to the hello of a `SessionOpened`."""
-        self._send(Welcome(version, server, store, revision, self.frame_max, software))
+        self._send(Welcome(version, server, store, revision, self.frame_max, software, renews))
 
     def reply(self, number: int, reply: Answer, now: float) -> Refusal | None:
         """Reply to a request, unless the session has ended. Returns the refusal that was sent in place of a reply that

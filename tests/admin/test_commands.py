@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import click
 import pytest
 
+import compass
 from compass.admin.main import cli
 from compass.model.exit_codes import EXIT_OF_CODE, ExitCode
 from compass.model.replies import CODES, LogEntries, Refusal, Told
@@ -20,8 +22,10 @@ from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, 
 from compass.model.rows import Category
 from compass.model.rules.draft import Principal
 from compass.model.rules.tokens import principal_of
+from compass.system.command_line import CheckedGroup
 from tests.admin.conftest import Program
 from tests.support.fake_server import LittleServer
+from tests.support.installation import free_port
 
 USS = str(Path(__file__).parents[2] / "examples" / "uss.toml")
 ALICE = Principal("admin", "alice", "127.0.0.1:1")
@@ -86,6 +90,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("host", "add", "new1.example.net"),
         ("host", "set", "new1.example.net", "--barred"),
         ("host", "list"),
+        ("host", "invite", "new2.example.net"),
         ("host", "show", "new1.example.net"),
         ("host", "remove", "new1.example.net"),
         ("listener", "add", "northeast.openuss", "192.0.2.8:2028"),
@@ -106,6 +111,7 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("log", "security"),
         ("log", "admin"),
         ("impact", "openuss"),
+        ("explain", "openuss"),
         ("status",),
         ("lag",),
         ("export",),
@@ -122,8 +128,8 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         assert json.loads(uss.done("--json", *run)), run
     untested = {path for path, command in leaves(cli) if not isinstance(command, click.Group)}
     untested -= {run[:2] for run in runs} | {run[:1] for run in runs}
-    # Those of the store itself are in test_offline.py.
-    assert {path[0] for path in untested} - {"backup", "restore", "store"} == {"tls"}
+    # Those of the store itself are in test_offline.py, those of init in tests/e2e/test_init.py.
+    assert {path[0] for path in untested} - {"backup", "restore", "store"} == {"tls", "init"}
 
 
 def test_objects_are_added_shown_changed_and_removed(program: Program, server: LittleServer) -> None:
@@ -458,3 +464,60 @@ def test_the_hosts_that_may_register_a_service(uss: Program) -> None:
     assert 'hosts = { chinaserver = ["web1.example.net", "web2.example.net"] }' in uss.done("export")
     uss.done("service", "set", "chinaserver.openuss", "--any-host")
     assert json.loads(uss.done("--json", "service", "show", "chinaserver.openuss"))["hosts"] == []
+
+
+@pytest.mark.parametrize(
+    ("typed", "advice"),
+    [
+        (("members",), "Try: opengnsadmin host list, or opengnsadmin lag"),
+        (("server", "list"), "Try: opengnsadmin status"),
+        (("resolve", "a.b"), "Try: opengnsc resolve SERVICE"),
+        (("nonsense",), "No such command 'nonsense'.\n"),
+    ],
+)
+def test_names_that_people_try(program: Program, typed: tuple[str, ...], advice: str) -> None:
+    """The name that other programs have for a command is answered with the name that it has here."""
+    result = program.run(*typed)
+    assert result.exit_code == 2 and advice in result.stderr
+
+
+def test_every_hint_names_a_command_that_exists(program: Program) -> None:
+    """No hint leads to another 'No such command', and none hides a command."""
+    for group, prefix in ((cli, ()), (cli.get_command(click.Context(cli), "server"), ("server",))):
+        assert isinstance(group, CheckedGroup)
+        for name, hint in group.hints.items():
+            assert program.run(*prefix, name, "--help").exit_code == 2, name
+            for words in (part.split() for part in hint.split(", or ")):
+                if words[0] == "opengnsadmin":
+                    known = [word for word in words[1:] if word.islower()]
+                    command = known[: 2 if known[0] in ("host", "service", "listener") else 1]
+                    assert program.run(*command, "--help").exit_code == 0, hint
+
+
+def test_the_version_and_the_log_by_its_long_name(uss: Program) -> None:
+    """Both are what people type first."""
+    assert uss.done("--version", options=[]) == f"opengnsadmin {compass.__version__}\n"
+    assert uss.done("log", "administration") == uss.done("log", "admin")
+
+
+def test_a_server_that_starts_is_waited_for(program: Program, server: LittleServer) -> None:
+    """--wait: commands that follow the start of a server in a script; without it they fail at once."""
+    closed = [f"--server=127.0.0.1:{free_port()}", *program.settings[1:]]
+    assert program.run("status", options=closed).exit_code == ExitCode.UNAVAILABLE
+    began = time.monotonic()
+    waited = program.run("--wait", "0.5", "status", options=closed)
+    assert waited.exit_code == ExitCode.UNAVAILABLE and 0.5 <= time.monotonic() - began < 20
+    # The second of two servers answers, and no time is waited for the first one.
+    assert program.done("--wait", "3600", "category", "list") == "No category found.\n"
+
+
+def test_explain_says_why_a_listener_is_returned_or_not(uss: Program) -> None:
+    """The command explains rows of the server; unknown hosts and names are refused with the next step."""
+    assert "192.0.2.7:2028: returned. It is up." in uss.done("explain", "chinaserver.openuss")
+    uss.done("listener", "remove", "chinaserver.openuss", "192.0.2.7:2028")
+    shown = json.loads(uss.done("explain", "chinaserver.openuss", "--json"))
+    assert shown["source"] == "none"
+    assert [(row["state"], row["returned"]) for row in shown["listeners"]] == [("offline", False)]
+    for arguments in (("nothing.openuss",), ("openuss", "--host", "absent.example.net")):
+        refused = uss.run("explain", *arguments)
+        assert refused.exit_code == ExitCode.NOT_FOUND, refused.output

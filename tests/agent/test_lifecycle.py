@@ -11,6 +11,7 @@ from twisted.logger import capturedLogs
 from compass.agent.local_api import LocalApi
 from compass.agent.registration import journal
 from compass.agent.registration.registrar import HOLD_GRACE_SECONDS
+from compass.agent.registration.states import UNVERIFIED_AGAIN_SECONDS
 from compass.agent.replica.suspicions import EVIDENCE_SECONDS
 from compass.model.backoff import RETRY_SECONDS_MAX
 from compass.model.host_api import LocalDeregister, LocalEvent, LocalRegister, LocalReport, Outcome, Resolved
@@ -210,6 +211,22 @@ def test_what_is_not_verified_and_answers_no_probe_ends(world: Hosts, tokens: di
     world.run(1)
     assert state_of(world) in ("suspect", "down")
     world.run(30)
+    assert state_of(world) == "offline" and again.status().registrations == ()
+
+
+def test_a_stranger_at_the_address_of_what_is_not_verified_keeps_the_row_only_as_long_as_it_answers(
+    world: Hosts, tokens: dict[str, str]
+) -> None:
+    """The service died with the machine; another program answered the first probes, and ends on the same session."""
+    provider = world.daemon("provider")
+    world.wait(provider.register(wish(tokens[CHINA], pid=1)))
+    world.hosts["provider"].stop()
+    world.processes["provider"].boot = "boot 2"
+    again = world.daemon("provider")
+    world.run(2 * UNVERIFIED_AGAIN_SECONDS)
+    assert state_of(world) == "up" and again.status().registrations[0].unverified
+    world.dead.add(("10.0.0.1", 2028))
+    world.run(2 * UNVERIFIED_AGAIN_SECONDS + 30)
     assert state_of(world) == "offline" and again.status().registrations == ()
 
 
@@ -461,14 +478,14 @@ def test_a_clock_that_went_back(world: Hosts, tokens: dict[str, str]) -> None:
 
 
 def test_a_newer_instance_elsewhere(world: Hosts, tokens: dict[str, str]) -> None:
-    """An address that another host registered meanwhile is not fought for."""
+    """An address that another host registered meanwhile is not fought for, and shown."""
     first, second = world.daemon("first"), world.daemon("second")
     world.wait(first.register(wish(tokens[CHINA])))
     world.wait(second.register(wish(tokens[CHINA])))
     world.fall()
     world.serve()
     world.run(3)
-    assert first.status().registrations == ()
+    assert [entry.state for entry in first.status().registrations] == ["refused"]
     assert [entry.state for entry in second.status().registrations] == ["registered"]
 
 

@@ -403,8 +403,8 @@ def test_a_first_registration_is_one_commit(world: Hosts, tokens: dict[str, str]
     provider = world.daemon("provider")
     world.run(1.5)
     revision, answers = world.catalogue.revision, list[Any]()
-    for service in (CHINA, "www.web", "one.openuso"):
-        provider.register(wish(tokens[service], service)).addCallback(answers.append)
+    for port, service in enumerate((CHINA, "www.web", "one.openuso"), 8001):
+        provider.register(wish(tokens[service], service, port)).addCallback(answers.append)
         world.run(0.003)
     world.run(90)
     assert [answer.state for answer in answers] == ["up"] * 3

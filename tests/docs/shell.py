@@ -69,6 +69,8 @@ class Shell:
         self._said = home.parent / f"{home.name}.output"
         self._said.touch()
         environment = {"HOME": str(home), "PATH": path, "LANG": "C.UTF-8", "COLUMNS": "110", "TERM": "dumb"}
+        if network != LOOPBACK:
+            environment["OPENGNS_DEV_ADDRESS"] = f"{network}1"
         for name in ("SSL_CERT_FILE", "PIP_CERT", "PIP_CONFIG_FILE"):
             if name in os.environ:
                 environment[name] = os.environ[name]

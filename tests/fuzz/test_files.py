@@ -261,7 +261,7 @@ def test_books_of_registrations(wounds: list[tuple[int, int]], cut: int, tail: b
         book = RegistrationJournal(path.parent, MACHINE)
         book.load()
         names = sorted(other.name for other in path.parent.iterdir())
-        foreign = ["registrations.foreign-1"] if book.warning else []
+        foreign = ["registrations.foreign-1"] if book.problem else []
         assert names == ([*foreign, "registrations.json"] if book.last_epoch else ["registrations.corrupt-1"])
         assert book.next_epoch(1.0) > 0
 

@@ -13,7 +13,7 @@ import msgspec
 from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.rows import Alert, Change, Listener, key_of
 from tests.histories import notice_order, suspicions, views
-from tests.histories.events import Answered, Committed, Died, History, Lived, Logged, Probed, Table, Violation
+from tests.histories.events import Answered, Committed, Died, History, Lived, Logged, Orphaned, Probed, Table, Violation
 from tests.histories.expected_state import Truth
 
 GONE_WITHIN_SECONDS = 1.0
@@ -37,6 +37,7 @@ def check(history: History, gone_within_seconds: float = GONE_WITHIN_SECONDS) ->
         *_removals(truth),
         *_deaths(history, truth),
         *_condemned(history, truth),
+        *_orphans(history, truth),
         *notice_order.check(history, truth),
         *views.check(history, truth, gone_within_seconds),
         *suspicions.check(history, truth),
@@ -185,10 +186,25 @@ def _deaths(history: History, truth: Truth) -> Iterator[Violation]:
             if (
                 found is None
                 or found.epoch < event.epoch
-                or (found.state == "offline" and not _was_removed(truth, found))
+                or (found.state == "offline" and not _was_removed(truth, found) and not _removed(truth, event))
             ):
                 what = f"epoch {event.epoch} lives and is not registered; the log has {found}"
                 yield Violation("P1", event.who, event.at, truth.revision, what)
+
+
+def _orphans(history: History, truth: Truth) -> Iterator[Violation]:
+    """P9: whatever becomes of hosts and their disks, no row stays in use without a process."""
+    for event in history:
+        if isinstance(event, Orphaned):
+            what = f"epoch {event.epoch} of {event.service} at {event.address}:{event.port} is in use without a process"
+            yield Violation("P9", event.who, event.at, truth.revision, what)
+
+
+def _removed(truth: Truth, event: Lived) -> bool:
+    """Return whether an administrator removed the instance, before a newer one at its address and port ended."""
+    instance = event.service, event.address, event.port, event.epoch
+    rows = (change.row for change in truth.changes if change.operation == "remove")
+    return any(isinstance(row, Listener) and (*key_of(row), row.epoch) == instance for row in rows)
 
 
 def _was_removed(truth: Truth, row: Listener) -> bool:

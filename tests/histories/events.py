@@ -194,6 +194,15 @@ class Died(_Event, frozen=True, tag="died"):
     epoch: int = 0
 
 
+class Orphaned(_Event, frozen=True, tag="orphaned"):
+    """A row is in use at the end, and no process of its host lives that serves it."""
+
+    service: str
+    address: str
+    port: int
+    epoch: int = 0
+
+
 class Probed(_Event, frozen=True, tag="probed"):
     """`who` asked a listener whether it serves: "", or why not."""
 
@@ -231,6 +240,7 @@ Event: TypeAlias = Union[  # noqa: UP007
     Looked,
     Lived,
     Died,
+    Orphaned,
     Probed,
     Settled,
 ]

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
+import dns.message
+import dns.query
 import pytest
 
 import compass
+from tests.e2e.processes import Program, eventually
 from tests.packaging.installed import ROOT, built, installed, names
-from tests.support.installation import Installation
+from tests.support.installation import Installation, free_base, free_port
 
 CONTRIB = ROOT / "contrib"
-PROGRAMS = ("opengnssd", "opengnscd", "opengnsc", "opengnsadmin")
+PROGRAMS = ("opengns", "opengnssd", "opengnscd", "opengnsc", "opengnsadmin")
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +106,53 @@ def test_bash_completes_the_commands(bin_: Path) -> None:
     script = f". {file}; COMP_WORDS=(opengnsadmin undr); COMP_CWORD=1; _opengnsadmin_completion opengnsadmin undr ''; "
     path = f"{bin_}:{os.environ['PATH']}"
     assert said("bash", "-c", script + 'echo "${COMPREPLY[@]}"', PATH=path).split() == ["undrain"]
+
+
+FIRST_SECONDS = 60.0
+"""Time from an empty environment to the first service of one's own that is found in three ways."""
+
+
+def test_first_own_service_in_three_commands(wheel: Path, tmp_path: Path) -> None:
+    """After `pip install`: development mode, the service, the lookup; no file is written by the person who types.
+
+    The time includes the installation of the wheel into an empty environment, without the download of its libraries.
+    """
+    typed: list[str] = []
+    began = time.monotonic()
+    bin_ = installed(wheel, tmp_path)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("OPENGNS", "PYTHONPATH"))}
+    own |= {"HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state"), "PATH": f"{bin_}:{os.environ['PATH']}"}
+    base, port = free_base(), free_port()
+    running: list[Program] = []
+
+    def type_(command: str) -> Program:
+        typed.append(command)
+        # As a terminal does: each command in a shell, which is replaced by the program.
+        program = Program(command, ["bash", "-c", f"unset PYTHONPATH; exec {command}"], tmp_path / str(len(typed)), own)
+        running.append(program)
+        program.start()
+        return program
+
+    try:
+        first = type_(f"opengns dev --port {base}")
+        eventually(lambda: "Try this in another terminal" in first.log.read_text(), "development mode serves")
+        type_(f"opengnsc run hello.web --port {port} -- python3 -m http.server {port} --bind 127.0.0.1")
+        eventually(lambda: "hello.web" in _api(base), "the service is registered")
+        found = type_("opengnsc resolve hello.web")
+        assert (found.ended(), found.log.read_text()) == (0, f"127.0.0.1:{port}\n")
+        assert len(typed) <= 3
+        with urllib.request.urlopen(f"http://127.0.0.1:{base + 3}/v1/resolve/hello.web") as answer:
+            assert [peer["port"] for peer in json.load(answer)["listeners"]] == [port]
+        query = dns.message.make_query("hello.web.gns.", "SRV")
+        assert f" {port} " in dns.query.udp(query, "127.0.0.1", 5, base - 10).answer[0].to_text()
+        assert time.monotonic() - began < FIRST_SECONDS
+        assert {path.name for path in tmp_path.iterdir()} == {"venv", "state", "1", "2", "3"}
+    finally:
+        for program in reversed(running):
+            program.clear_away()
+
+
+def _api(base: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{base + 3}/v1/status") as answer:
+        shown = json.load(answer)
+    return str([one["service"] for one in shown["registrations"] if one["state"] == "registered"])

@@ -23,9 +23,8 @@ from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
 from compass.model.requests import Drain, IssueCredential, Put, Remove
-from compass.model.rows import Category, Dependency, Row, Service, key_of
+from compass.model.rows import USABLE, Category, Dependency, Listener, Row, Service, key_of
 from compass.model.rules.certificates import OwnCertificate
-from tests.histories.checker import check
 from tests.histories.events import (
     Calmed,
     Died,
@@ -34,6 +33,7 @@ from tests.histories.events import (
     Lived,
     Logged,
     Looked,
+    Orphaned,
     Probed,
     Settled,
     Started,
@@ -43,6 +43,7 @@ from tests.histories.events import (
     Violation,
 )
 from tests.simulation.disk import Disk, Location, simulated_disks
+from tests.simulation.eras import Backups
 from tests.simulation.old import OldClient
 from tests.simulation.plan import Action, Plan, service_names
 from tests.simulation.recording import HostRecorder, RecordedStore, Recorder
@@ -97,6 +98,9 @@ class Deployment(World):
         self.network.seed = str(plan.seed)
         self.store, self.tokens = fresh_store()
         self.recorder = Recorder(lambda: float(self.clock.seconds()))
+        self.backups = Backups(self.store, self.recorder)
+        self.restoring = False
+        """Every server is stopped while the store is restored."""
         self.offsets: dict[str, float] = {}
         self.disks: dict[str, Disk] = {}
         self.runs: Counter[str] = Counter()
@@ -105,6 +109,14 @@ class Deployment(World):
         """Hosts without a daemon."""
         self.pids: dict[int, tuple[str, str, int]] = {}
         """pid -> host, service, port of each process that ever was."""
+        self.addresses: dict[int, str] = {}
+        """Addresses of the processes that register with another host's."""
+        self.contested: set[tuple[str, str, int]] = set()
+        """Listeners that processes of several hosts have registered."""
+        self.ended: set[tuple[str, int]] = set()
+        """Addresses and ports at which nothing serves any more: they stay dead when all faults end."""
+        self.forgetful: set[str] = set()
+        """Hosts that have lost their disk."""
         self.registered: dict[int, Outcome] = {}
         """Answers to the listeners that are alive."""
         self.old: OldClient | None = None
@@ -156,14 +168,19 @@ class Deployment(World):
         self.network.expired.clear()
         for disk in self.disks.values():
             disk.failing = 0
-        self.dead.clear()
+        self.dead &= self.ended
         self.run(SETTLE_SECONDS)
+        for name in sorted(self.forgetful):
+            # Programs of a host that has lost its disk ask again; the first time perhaps no server could be asked.
+            for service in self.watched[name]:
+                self.hosts[name].daemon.dependencies(service)
+            self.run(10.0)
 
     def look_at_all(self) -> None:
         """Record the rows that each server and host holds at the end."""
         at, record = self.recorder.clock(), self.recorder
         for change in self.store.changes_after(0, 1_000_000):
-            record(Logged(at, "store", change))
+            record(Logged(at, "store", change), record.store)
         loaded = self.store.load()
         tables = catalogue_of(loaded.rows, loaded.topics, loaded.revision)
         record(Table(at, "store", tables.revision, _rows(tables)))
@@ -185,16 +202,55 @@ class Deployment(World):
         for pid, outcome in self.registered.items():
             name, service, port = self.pids[pid]
             status = self.hosts[name].daemon.status()
-            known = {(one.service, one.port): one for one in status.registrations}
-            entry = known.get((service, port))
-            if entry is None or entry.state != "refused":
+            known = {(one.service, one.address, one.port): one for one in status.registrations}
+            entry = known.get((service, outcome.address, port))
+            key = service, outcome.address, port
+            if entry is None and self.backups.removed_before(key, outcome.epoch):
+                continue
+            if entry is None or entry.state != "refused" or self._is_alone(pid):
                 record(Lived(at, name, service, outcome.address, port, outcome.epoch, True))
+
+        self._look_for_orphans(tables)
+
+    def _look_for_orphans(self, tables: Catalogue) -> None:
+        served = {
+            (self.pids[pid][1], self._address_of(pid), self.pids[pid][2])
+            for host in self.hosts.values()
+            for pid in host.processes.living
+        }
+        unverified = {
+            (entry.service, entry.address, entry.port)
+            for host in self.hosts.values()
+            for entry in host.daemon.status().registrations
+            if entry.unverified
+        }
+        for row in _rows(tables):
+            # What answers in place of an unverified instance is taken for it as long as it answers.
+            answers = isinstance(row, Listener) and (row.address, row.port) not in self.dead
+            known = key_of(row) in served or (key_of(row) in unverified and answers)
+            if isinstance(row, Listener) and row.state in USABLE and not known:
+                at = self.recorder.clock()
+                self.recorder(Orphaned(at, row.host, row.service, row.address, row.port, row.epoch))
+
+    def _is_alone(self, pid: int) -> bool:
+        """Return whether a process of a contested listener is the last one that lives."""
+        mine = self.pids[pid][1], self._address_of(pid), self.pids[pid][2]
+        return mine in self.contested and not self._others(pid)
+
+    def _others(self, pid: int) -> list[int]:
+        """The other living processes at the address and port of one."""
+        mine = self._address_of(pid), self.pids[pid][2]
+        living = (other for host in self.hosts.values() for other in host.processes.living if other != pid)
+        return [other for other in living if (self._address_of(other), self.pids[other][2]) == mine]
+
+    def _address_of(self, pid: int) -> str:
+        return self.addresses.get(pid) or _address(self.hosts[self.pids[pid][0]])
 
     # Machines.
 
     def start_server(self, name: str) -> None:
         """Or a new one of that name over the same store."""
-        if name in self.servers:
+        if name in self.servers or self.restoring:
             return
         self.runs[name] += 1
         machine: Any = Machine(self, name, self.runs[name])
@@ -246,7 +302,13 @@ class Deployment(World):
 
     # What happens: one method for each action of the plan, with its arguments as text.
 
-    def do_register(self, pid: str, host: str, service: str, port: str) -> None:
+    def do_register_elsewhere(self, pid: str, host: str, service: str, port: str, of: str) -> None:
+        """Register with the address of another host, as by a copied configuration."""
+        address = _address(self.hosts[of])
+        self.addresses[int(pid)] = address
+        self.do_register(pid, host, service, port, address)
+
+    def do_register(self, pid: str, host: str, service: str, port: str, address: str = "") -> None:
         number = int(pid)
         machine = self.hosts[host]
         taken = any((host, int(port)) == (self.pids[p][0], self.pids[p][2]) for p in machine.processes.living)
@@ -254,10 +316,13 @@ class Deployment(World):
             return
         machine.processes.start(number)
         self.pids[number] = host, service, int(port)
-        self.dead.discard((_address(machine), int(port)))
+        self._answers(number)
+        if any(self.pids[other][1] == service for other in self._others(number)):
+            self.contested.add((service, self._address_of(number), int(port)))
         if host in self.away:
             return
-        asked = machine.daemon.register(LocalRegister(service, int(port), self.tokens[service], pid=number))
+        request = LocalRegister(service, int(port), self.tokens[service], address, pid=number)
+        asked = machine.daemon.register(request)
 
         def answered(outcome: Outcome | Refusal) -> None:
             self._trace("register", outcome)
@@ -283,7 +348,8 @@ class Deployment(World):
         host = self.hosts[name]
         self._died(number)
         if name not in self.away:
-            asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service]))
+            address = self.addresses.get(number, "")
+            asked = host.daemon.deregister(LocalDeregister(service, port, self.tokens[service], address))
             asked.addCallback(partial(self._trace, "deregister"))
         host.processes.kill(number)
 
@@ -299,7 +365,7 @@ class Deployment(World):
         self.hosts[by].daemon.report(local).addCallback(partial(self._trace, "report"))
 
     def do_revive(self) -> None:
-        self.dead.clear()
+        self.dead &= self.ended
 
     def do_look(self, host: str) -> None:
         machine = self.hosts[host]
@@ -315,7 +381,8 @@ class Deployment(World):
             told = known.code if isinstance(known, Refusal) else "listed"
             at = self.recorder.clock()
             held = replica.catalogue.revision
-            self.recorder(Looked(at, host, service, answer, catalogue.topics[service], held, told, asker))
+            looked = Looked(at, host, service, answer, catalogue.topics[service], held, told, asker)
+            self.recorder(looked, replica.store)
 
     def do_restart_host(self, host: str, how: str, away: str) -> None:
         machine = self.hosts[host]
@@ -334,6 +401,23 @@ class Deployment(World):
             machine.processes.living.clear()
             machine.processes.boot = f"boot {self.runs[host] + 1}"
             self.disks[host].lose_power()
+        self.clock.callLater(float(away), self.start_host, host)
+
+    def do_lose_state(self, host: str, stranger: str, away: str) -> None:
+        """A container is made again: its processes and its disk are gone. `stranger`: something else answers there."""
+        machine = self.hosts[host]
+        if host in self.away:
+            return
+        self.away.add(host)
+        self.recorder(Stopped(self.recorder.clock(), host, "power"))
+        machine.crash()
+        for pid in sorted(machine.processes.living):
+            self._died(pid)
+            if stranger == "yes":
+                self._answers(pid)
+        machine.processes.living.clear()
+        self.disks[host] = Disk(machine.world.now)
+        self.forgetful.add(host)
         self.clock.callLater(float(away), self.start_host, host)
 
     def do_clone_host(self, host: str, name: str, seconds: str) -> None:
@@ -438,6 +522,26 @@ class Deployment(World):
             elif self.store_away:
                 thread.failing = StoreUnavailable("simulated: connection refused")
 
+    def do_back_up(self, name: str) -> None:
+        """A backup is taken while servers write."""
+        self.backups.take(self.tokens)
+
+    def do_restore(self, name: str, seconds: str) -> None:
+        """Administrators stop every server, restore the backup, and start the servers again."""
+        if self.restoring or not self.backups.is_taken():
+            return
+        self.restoring = True
+        for server in list(self.servers):
+            self.do_restart_server(server, "kill", seconds)
+
+        def restored() -> None:
+            self.restoring = False
+            self.tokens = self.backups.restore()
+            for number in range(self.plan.servers):
+                self.start_server(f"gns{number + 1}")
+
+        self.disturb("store", float(seconds), restored, "restored")
+
     def do_lose_answer(self, server: str) -> None:
         if server in self.servers:
             thread = self.servers[server].thread
@@ -494,7 +598,7 @@ class Deployment(World):
 
     def do_old_client(self, server: str, say: str) -> None:
         if self.old is None or self.old.lost:
-            since = self.old.held if self.old else 0
+            since = self.old.held if self.old and self.old.store == self.recorder.store else 0
             services = tuple(self.watched["h0"])
             self.old = old = OldClient(self, self.recorder, services, since)
             self.network.connect(server, old.identity, lambda: old).addErrback(lambda _: old.refused())
@@ -519,10 +623,19 @@ class Deployment(World):
     def _died(self, pid: int) -> None:
         name, service, port = self.pids[pid]
         outcome = self.registered.pop(pid, None)
-        epoch = outcome.epoch if outcome else 0
-        address = _address(self.hosts[name])
-        self.dead.add((address, port))
+        address = self._address_of(pid)
+        # A daemon that registers a contested instance again gives it a newer epoch.
+        epoch = outcome.epoch if outcome and (service, address, port) not in self.contested else 0
+        if not self._others(pid):
+            self.dead.add((address, port))
+            self.ended.add((address, port))
         self.recorder(Died(self.recorder.clock(), name, service, address, port, epoch))
+
+    def _answers(self, pid: int) -> None:
+        """Something answers at the address and port of a process from now on."""
+        place = self._address_of(pid), self.pids[pid][2]
+        self.dead.discard(place)
+        self.ended.discard(place)
 
     def _trace(self, what: str, told: object) -> None:
         self.trace.append(f"{self.clock.seconds():.6f} {what} {told}")
@@ -551,6 +664,6 @@ def judged(plan: Plan) -> tuple[Deployment, list[Violation]]:
     """Play a plan and check its history."""
     deployment = Deployment(plan)
     history = deployment.run_plan()
-    violations = check(history)
+    violations = deployment.backups.violations(history, deployment.recorder.stores)
     errors = [Violation("log", "log", 0.0, 0, text) for text in deployment.critical]
     return deployment, violations + errors

@@ -49,35 +49,38 @@ class OldClient(Client):
         body = msgspec.msgpack.encode({"type": f"what-will-be-{what}", "whatever": [1, {"deep": None}]})
         self.transport.write(frame(body, number))
 
+    def _note(self, event: Any) -> None:
+        self.recorder(event, self.store)
+
     def connectionLost(self, reason: Any) -> None:
         super().connectionLost(reason)
         if self.session:
-            self.recorder(Ended(self.recorder.clock(), NAME, self.session))
+            self._note(Ended(self.recorder.clock(), NAME, self.session))
 
     def _met(self, event: Event) -> None:
         at = self.recorder.clock()
         match event:
             case SessionOpened(peer):
                 self.session = self.recorder.session()
-                self.recorder(Opened(at, NAME, self.session, getattr(peer, "server", "")))
                 self.store = getattr(peer, "store", "")
+                self._note(Opened(at, NAME, self.session, getattr(peer, "server", "")))
                 self.send(Watch(self.services, self.store if self.held else "", self.held))
             case ReplyReceived(_, Watching() as told):
                 start = self.held if told.snapshot is None else told.snapshot.revision
                 self.held = start
-                self.recorder(Watched(at, NAME, self.session, self.services, start, told.snapshot is not None))
+                self._note(Watched(at, NAME, self.session, self.services, start, told.snapshot is not None))
             case ReplyReceived(number, Refusal() as refusal) if number in self.asked:
                 self.recorder(Answered(at, NAME, "what-will-be-request", refusal.code))
             case PushReceived(Notice(change=change)):
                 topic = topic_of(change.row)
-                self.recorder(Received(at, NAME, self.session, change.revision, topic, change.previous))
+                self._note(Received(at, NAME, self.session, change.revision, topic, change.previous))
                 self.held = change.revision
             case PushReceived(Bookmark(revision=revision)):
-                self.recorder(Received(at, NAME, self.session, revision))
+                self._note(Received(at, NAME, self.session, revision))
                 self.held = revision
             case PushReceived(Suspicion() as told):
                 named = told.service, told.address, told.port, told.epoch, told.seconds
-                self.recorder(Suspected(at, NAME, self.session, *named))
+                self._note(Suspected(at, NAME, self.session, *named))
             case SessionEnded():
                 self.lost = True
         super()._met(event)

@@ -16,6 +16,8 @@ SERVICES = 60
 PORTS = range(8000, 8006)
 CLONES = 2
 """Machines that begin as a copy of a host's disk."""
+RESTORED_EVERY = 4
+"""Every so manieth campaign restores the store from a backup that was taken earlier in it."""
 CALM_SHARE = 0.12
 """Share of the pauses that are long enough for the system to settle: bounds in time are judged there."""
 
@@ -94,6 +96,8 @@ class Planner:
             (self.rotate, 2),
             (self.topology, 3),
             (self.old_client, 2),
+            (self.lose_state, 2),
+            (self.register_elsewhere, 3),
             (self.clone_host, 2),
             (self.expire, 2),
         ]
@@ -211,6 +215,25 @@ class Planner:
     def old_client(self) -> dict[str, str]:
         return {"server": self.random.choice(self.servers), "say": self.random.choice(["push", "request", "nothing"])}
 
+    def lose_state(self) -> dict[str, str]:
+        host = self._host()
+        self.living = {pid: found for pid, found in self.living.items() if found[0] != host}
+        stranger = self.random.choice(["yes", "no"])
+        return {"host": host, "stranger": stranger, "away": self._seconds(0.1, 2.0)}
+
+    def register_elsewhere(self) -> dict[str, str]:
+        """The service of a living process on another host, with the same address and port."""
+        host = self._host()
+        others = {pid: found for pid, found in self.living.items() if found[0] != host}
+        if not others:
+            return {}
+        of, service, port = others[self.random.choice(sorted(others))]
+        if any((host, port) == (at, used) for at, _, used in self.living.values()):
+            return {}
+        self._last_pid += 1
+        self.living[self._last_pid] = host, service, port
+        return {"pid": str(self._last_pid), "host": host, "service": service, "port": str(port), "of": of}
+
     def clone_host(self) -> dict[str, str]:
         clone = f"k{self.random.randrange(CLONES)}"
         return {"host": self._host(), "name": clone, "for": self._seconds(1.0, 4.0)}
@@ -237,4 +260,11 @@ class Planner:
 
 def plan(seed: int, steps: int, hosts: int, servers: int) -> Plan:
     """Return the actions of a seed."""
-    return Plan(seed, hosts, servers, tuple(Planner(seed, hosts, servers).choose(steps)))
+    actions = list(Planner(seed, hosts, servers).choose(steps))
+    if seed % RESTORED_EVERY == RESTORED_EVERY - 1:
+        random = Random(f"restore {seed}")
+        taken, restored = sorted(random.sample(range(len(actions)), 2))
+        away = f"{0.5 + random.expovariate(1.0):.3f}"
+        actions.insert(restored, Action("restore", {"name": "backup", "for": away}, round(random.uniform(0.0, 4.0), 3)))
+        actions.insert(taken, Action("back-up", {"name": "backup"}, 0.0))
+    return Plan(seed, hosts, servers, tuple(actions))

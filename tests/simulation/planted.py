@@ -1,4 +1,4 @@
-"""Five bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
+"""Bugs as one might make them, planted on purpose: campaigns that find nothing must be able to find these.
 
 They exist here only; `compass` has no switch for them.
 """
@@ -20,6 +20,7 @@ from compass.model.rules import listeners
 from compass.model.rules.certificates import problems_of
 from compass.server.commit.committer import Committer
 from compass.server.commit.transaction import TransactionWriter
+from compass.server.failure.holdings import Holdings
 from compass.server.push import snapshot_cache
 from compass.server.push.publisher import Publisher
 from compass.server.push.subscriptions import Subscriptions
@@ -122,6 +123,20 @@ def suspicion_kept_as_truth() -> Iterator[None]:
 
 
 @contextmanager
+def rows_and_books_not_compared() -> Iterator[None]:
+    """A server that believes that a host holds whatever is recorded for it (K2)."""
+    with _replaced(Holdings, "differ", lambda self, host, digest: False):
+        yield
+
+
+@contextmanager
+def taken_over_in_silence() -> Iterator[None]:
+    """The server does not send a host that another one has its address and port, nor that that one has ended (K3)."""
+    with _replaced(Holdings, "_send_to", lambda self, host, row: None):
+        yield
+
+
+@contextmanager
 def journal_of_anyone_proves_deaths() -> Iterator[None]:
     """A daemon takes every journal for its own machine's, and servers believe what it says of another host (K1)."""
 
@@ -144,7 +159,7 @@ def journal_of_anyone_proves_deaths() -> Iterator[None]:
 
 @contextmanager
 def date_as_configuration() -> Iterator[None]:
-    """A host does not start with a certificate that is not valid now, and no program starts it again."""
+    """A host does not start with a certificate that is not valid now, and no program starts it again (K4)."""
     start = Agent.start
 
     def start_if_valid(self: Any) -> None:
@@ -161,6 +176,8 @@ BUGS: dict[str, Callable[[], AbstractContextManager[None]]] = {
     "notice-dropped-for-slow-session": notice_dropped_for_slow_session,
     "empty-list-during-start": empty_list_during_start,
     "suspicion-kept-as-truth": suspicion_kept_as_truth,
+    "rows-and-books-not-compared": rows_and_books_not_compared,
+    "taken-over-in-silence": taken_over_in_silence,
     "journal-of-anyone-proves-deaths": journal_of_anyone_proves_deaths,
     "date-as-configuration": date_as_configuration,
 }

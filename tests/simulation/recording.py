@@ -33,17 +33,22 @@ class Recorder:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.history: History = []
+        self.stores: list[str] = []
+        """Ids of the stores that the events are about, one for each event; empty: no certain one."""
+        self.store = ""
+        """Id of the store now."""
         self._sessions = 0
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event, store: str = "") -> None:
         self.history.append(event)
+        self.stores.append(store)
 
     def session(self) -> int:
         """A number for a new one."""
         self._sessions += 1
         return self._sessions
 
-    def answered(self, who: str, request: Request, reply: Reply) -> None:
+    def answered(self, who: str, request: Request, reply: Reply, store: str = "") -> None:
         """A request that names a listener, with its answer."""
         if not isinstance(request, Register | Deregister | Report):
             return
@@ -54,11 +59,11 @@ class Recorder:
         match reply:
             case Registered() | Deregistered():
                 outcome = str(reply.__struct_config__.tag)
-                self(Answered(at, who, kind, outcome, reply.revision, reply.changed, *key, epoch, reply.state))
+                self(Answered(at, who, kind, outcome, reply.revision, reply.changed, *key, epoch, reply.state), store)
             case Reported():
-                self(Answered(at, who, kind, "reported", reply.revision, False, *key, 0, reply.state))
+                self(Answered(at, who, kind, "reported", reply.revision, False, *key, 0, reply.state), store)
             case Refusal():
-                self(Answered(at, who, kind, reply.code, 0, False, *key, epoch))
+                self(Answered(at, who, kind, reply.code, 0, False, *key, epoch), store)
 
 
 class RecordedStore:
@@ -83,7 +88,7 @@ class RecordedStore:
         self._store.commit(expected, changes, security, administration, decided, digest)
         at = self._recorder.clock()
         for change in done[-1]:
-            self._recorder(Committed(at, self._who, change))
+            self._recorder(Committed(at, self._who, change), self._recorder.store)
 
 
 class HostRecorder:
@@ -93,8 +98,11 @@ class HostRecorder:
         self._recorder, self._who = recorder, who
         self._replica: Any = components.replica
         self._seen: dict[str, View] = {}
-        self._session = 0
+        self._session, self._store = 0, ""
+        """The last session, and the id of its server's store."""
         self._services: tuple[str, ...] = ()
+        self._held = ""
+        """Id of the store of which the views are."""
         self._around(components.sync, "session_opened", self._opened, before=True)
         self._around(components.sync, "session_pushed", self._pushed, before=True)
         self._around(components.sync, "session_ended", self._ended, before=True)
@@ -104,7 +112,7 @@ class HostRecorder:
 
         def applied(message: Notice) -> Any:
             outcome = notice(message)
-            recorder(Applied(recorder.clock(), who, message.change.revision, outcome))
+            recorder(Applied(recorder.clock(), who, message.change.revision, outcome), self._replica.store)
             row = message.change.row
             self._look("notice", row.service if isinstance(row, Listener) and message.snapshot is None else "")
             return outcome
@@ -130,12 +138,16 @@ class HostRecorder:
 
         setattr(owner, name, call)
 
+    def _note(self, event: Event) -> None:
+        """Record what is seen on the session."""
+        self._recorder(event, self._store)
+
     def _opened(self, welcome: Welcome) -> None:
-        self._session = self._recorder.session()
-        self._recorder(Opened(self._recorder.clock(), self._who, self._session, welcome.server))
+        self._session, self._store = self._recorder.session(), welcome.store
+        self._note(Opened(self._recorder.clock(), self._who, self._session, welcome.server))
 
     def _ended(self) -> None:
-        self._recorder(Ended(self._recorder.clock(), self._who, self._session))
+        self._note(Ended(self._recorder.clock(), self._who, self._session))
 
     def _pushed(self, messages: Sequence[Pushed]) -> None:
         at = self._recorder.clock()
@@ -143,15 +155,15 @@ class HostRecorder:
             if isinstance(message, Notice):
                 change = message.change
                 topic = topic_of(change.row)
-                self._recorder(Received(at, self._who, self._session, change.revision, topic, change.previous))
+                self._note(Received(at, self._who, self._session, change.revision, topic, change.previous))
             elif isinstance(message, Bookmark):
-                self._recorder(Received(at, self._who, self._session, message.revision))
+                self._note(Received(at, self._who, self._session, message.revision))
             elif isinstance(message, Resync):
                 start = message.snapshot.revision
-                self._recorder(Watched(at, self._who, self._session, self._services, start, True, True))
+                self._note(Watched(at, self._who, self._session, self._services, start, True, True))
             elif isinstance(message, Suspicion):
                 told = message.service, message.address, message.port, message.epoch, message.seconds
-                self._recorder(Suspected(at, self._who, self._session, *told))
+                self._note(Suspected(at, self._who, self._session, *told))
 
     def _answered(self, reply: Reply, request: Request) -> Reply:
         if isinstance(request, Watch):
@@ -161,19 +173,22 @@ class HostRecorder:
                 at = self._recorder.clock()
                 self._services = request.services
                 takes = request.suspicions
-                self._recorder(Watched(at, self._who, self._session, request.services, start, snapshot, takes))
+                self._note(Watched(at, self._who, self._session, request.services, start, snapshot, takes))
         else:
-            self._recorder.answered(self._who, request, reply)
+            self._recorder.answered(self._who, request, reply, self._store)
         return reply
 
     def _look(self, because: str, topic: str = "") -> None:
         """Record what changed for programs."""
         catalogue: Catalogue = self._replica.catalogue
+        if self._held != self._replica.store:
+            self._held = self._replica.store
+            self._seen.clear()
         topics = [topic] if topic else [name for name in catalogue.topics if "." in name]
         if not topic:
             for gone in sorted(self._seen.keys() - set(topics)):
                 del self._seen[gone]
-                self._recorder(View(self._recorder.clock(), self._who, gone, 0, (), because, False))
+                self._recorder(View(self._recorder.clock(), self._who, gone, 0, (), because, False), self._held)
         for service in sorted(topics):
             if service in catalogue.topics:
                 self._view(catalogue, service, because)
@@ -184,4 +199,4 @@ class HostRecorder:
         if before is None or before.listeners != listeners or before.revision != revision:
             view = View(self._recorder.clock(), self._who, service, revision, listeners, because)
             self._seen[service] = view
-            self._recorder(view)
+            self._recorder(view, self._held)

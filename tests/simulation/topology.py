@@ -41,17 +41,18 @@ def _template() -> tuple[sqlite3.Connection, Store, dict[str, str]]:
             tokens[request.service] = decision.reply.token
     store.commit(0, changes, [], [])
     kept = sqlite3.connect(":memory:", check_same_thread=False)
-    _connection(store).backup(kept)
+    connection_of(store).backup(kept)
     return kept, store, tokens
 
 
 def fresh_store() -> tuple[Store, dict[str, str]]:
     """The one store of this process, as it was in the beginning."""
     kept, store, tokens = _template()
-    kept.backup(_connection(store))
+    kept.backup(connection_of(store))
     return store, dict(tokens)
 
 
-def _connection(store: Store) -> sqlite3.Connection:
+def connection_of(store: Store) -> sqlite3.Connection:
+    """Return the driver's connection of a store in memory."""
     raw: Any = store._engine.raw_connection()
     return cast(sqlite3.Connection, raw.driver_connection)

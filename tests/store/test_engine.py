@@ -84,7 +84,7 @@ def test_the_migrations_make_the_tables_that_the_program_declares(
     schema.metadata.create_all(engine)
     engine.dispose()
     assert described(url) == described(declared)
-    assert len(described(url)) == 14
+    assert len(described(url)) == 15
 
 
 def test_an_older_store_is_upgraded_with_everything_in_it(url: str, tmp_path: Path) -> None:

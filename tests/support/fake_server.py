@@ -26,6 +26,7 @@ from compass.model.replies import (
     CatalogueDigest,
     Evidence,
     HostLag,
+    Invited,
     Lags,
     LogEntries,
     Refusal,
@@ -42,6 +43,7 @@ from compass.model.requests import (
     Examine,
     Fetch,
     Impact,
+    Invite,
     Lag,
     Pull,
     ReadLog,
@@ -168,6 +170,8 @@ class LittleServer:
                     return self._commit(refused) if refused else self._told(request)
                 case Steer():
                     return Steered(0)
+                case Invite():
+                    return Invited(request.name, "secret", "store-1", "ab" * 32, time.time() + request.seconds, 4864)
                 case Ways():
                     return WayList((WayStatus("pager", "webhook", True, 2, 3, 900.0, 990.0, "it answers 503"),))
                 case TryWays():

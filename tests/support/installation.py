@@ -31,6 +31,20 @@ def free_port() -> int:
         return port
 
 
+def free_base() -> int:
+    """Return a port of a server whose three neighbours are free, too."""
+    for _ in range(100):
+        base = free_port()
+        try:
+            for port in (base + 1, base + 3, base - 10):
+                with socket.socket() as trial:
+                    trial.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            continue
+        return base
+    raise AssertionError("no free ports")
+
+
 class Daemon:
     """A process whose log is read."""
 

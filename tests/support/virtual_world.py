@@ -397,7 +397,9 @@ class SimulatedProcesses:
         self._watched[pid] = ended
 
         def stop() -> None:
-            self._watched.pop(pid, None)
+            # The watch of a renewed instance begins before that of the old one ends.
+            if self._watched.get(pid) is ended:
+                del self._watched[pid]
 
         return stop
 

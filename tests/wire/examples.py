@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from compass.model import replies, requests, rows
+from compass.model.catalogue.digest import instance_digest, to_hex
 from compass.wire import messages
 from compass.wire.states import End
 
@@ -28,7 +29,11 @@ JUDGED = rows.Policy(
     reporters=2, witnesses=1, cap=0.5, grace_seconds=9.0, flaps=5, flap_seconds=900.0, hold_seconds=30.0
 )
 POOLED = rows.Policy(
-    pool="least-used", pools={"chinaserver": "round-robin"}, locality="zone", hosts={"chinaserver": ("web1", "web2")}
+    pool="least-used",
+    pools={"chinaserver": "round-robin"},
+    locality="zone",
+    hosts={"chinaserver": ("web1", "web2")},
+    open=True,
 )
 CATEGORY = rows.Category("openuss", "spare.emergency", POLICY)
 SERVICE = rows.Service("chinaserver.openuss")
@@ -87,6 +92,9 @@ NEEDS = rows.Change(43, 30, 1790000004.0, "dependency-add", DEPENDENCY)
 BACKED = rows.Change(44, 31, 1790000004.5, "category-set", CATEGORY)
 SNAPSHOT = rows.Snapshot(43, {"openuss": 31, "chinaserver.openuss": 41}, [CATEGORY, SERVICE, LISTENER])
 
+INSTANCE = rows.Instance("chinaserver.openuss", "192.0.2.17", 2028, 1790000000123456)
+HOLDS = to_hex(instance_digest(("chinaserver.openuss", "192.0.2.17", 2028), 1790000000123456))
+
 
 def _client(*entries: tuple[str, int, messages.ClientMessage]) -> list[Example]:
     return [Example(name, "client", number, message) for name, number, message in entries]
@@ -138,6 +146,8 @@ EXAMPLES: list[Example] = [
         ("ways", 40, requests.Ways()),
         ("try-ways", 41, requests.TryWays()),
         ("try-ways of one name", 42, requests.TryWays("mail")),
+        ("invite", 43, requests.Invite("web3.example", ("192.0.2.9",), 600.0)),
+        ("renew", 44, requests.Renew(bytes.fromhex("3081b5"))),
         ("put of a policy", 36, requests.Put(rows.Category("openuss", policy=JUDGED))),
         ("put of a pool policy", 37, requests.Put(rows.Category("openuss", policy=POOLED))),
         (
@@ -190,12 +200,23 @@ EXAMPLES: list[Example] = [
         ("acknowledge with a difference", 0, messages.Acknowledge(5000, "differs")),
         ("watch of a daemon that names its run", 39, requests.Watch(("portal.web",), instance="5f0c2e17a9b3d468")),
         ("watch of a host that compares", 37, requests.Watch(("portal.web",), digest=1)),
+        (
+            "watch of a host that compares what it holds",
+            37,
+            requests.Watch(("portal.web",), holds=HOLDS, trouble="/var/lib/opengns/host/registrations.json was lost"),
+        ),
+        ("disown", 41, requests.Disown((INSTANCE,), "registrations.json was lost")),
         ("digest", 38, requests.Digest()),
         ("digest at a revision", 39, requests.Digest(45)),
         ("hello of a client that accepts parts", 0, messages.Hello((1,), "example-client 0.1", 1073741824)),
     ),
     *_server(
         ("welcome", 0, messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.1")),
+        (
+            "welcome of a server that renews",
+            0,
+            messages.Welcome(1, "gns1.example", STORE, 41, 65536, "example-server 0.2", renews="9f" * 32),
+        ),
         ("notice of a listener", 0, messages.Notice(REGISTERED)),
         ("notice of a removal", 0, messages.Notice(PURGED)),
         ("notice that widens", 0, messages.Notice(NEEDS, SNAPSHOT)),
@@ -214,6 +235,7 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("suspicion withdrawn", 0, messages.Suspicion("chinaserver.openuss", "192.0.2.17", 2028, 7, 0.0)),
+        ("recorded", 0, messages.Recorded((INSTANCE, rows.Instance("portal.web", "::1", 8080, 2**63 - 1, "web2")))),
         ("goodbye", 0, messages.Goodbye("this server stops", 0.5)),
         ("goodbye to elsewhere", 0, messages.Goodbye("it is drained", 60.0, ("gns2.example:4863", "192.0.2.3:4863"))),
         (
@@ -224,6 +246,7 @@ EXAMPLES: list[Example] = [
             ),
         ),
         ("registered", 1, replies.Registered(41, "up")),
+        ("registered with a doubt", 2, replies.Registered(41, "up", warning="127.0.0.1 is a loopback address")),
         ("registered already", 2, replies.Registered(41, "up", changed=False)),
         ("deregistered", 3, replies.Deregistered(42, "offline")),
         ("deregistered already", 4, replies.Deregistered(42, "offline", changed=False)),
@@ -354,6 +377,19 @@ EXAMPLES: list[Example] = [
         ("steered", 29, replies.Steered(2)),
         ("steered to others", 29, replies.Steered(2, ("gns2.example", "gns3.example"))),
         (
+            "invited",
+            29,
+            replies.Invited("web3.example", "c2VjcmV0", STORE, "9f" * 32, 1790000600.0, 4864),
+        ),
+        (
+            "certified",
+            28,
+            replies.Certified(
+                "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+                "-----BEGIN CERTIFICATE-----\nMIIC\n-----END CERTIFICATE-----\n",
+            ),
+        ),
+        (
             "ways-tried",
             30,
             replies.WaysTried(
@@ -425,6 +461,11 @@ EXAMPLES: list[Example] = [
                 "1 problems, nothing applied",
                 problems=(replies.Problem(4, "unknown-category", "there is no category 'wbe'"),),
             ),
+        ),
+        (
+            "refusal with the host of the newer instance",
+            13,
+            replies.Refusal("stale-epoch", "registered by a newer instance on host web2", epoch=8, host="web2"),
         ),
         ("refusal of the session", 0, replies.Refusal("out-of-turn", "a second hello")),
         ("bookmark with a digest", 0, messages.Bookmark(5000, "9f" * 32)),

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from compass.model.catalogue.digest import canonical, digest_of_rows, row_digest, to_hex
+from compass.model.catalogue.digest import canonical, digest_of_rows, instance_digest, row_digest, to_hex
+from compass.model.limits import EPOCH_MAX, PORT_MAX
 from compass.model.rows import Category, Listener
 from compass.wire import limits
 from compass.wire.announcement import MAGIC
@@ -24,11 +25,12 @@ from tests.wire.examples import ALERT, CATEGORY, CREDENTIAL, DEPENDENCY, EXAMPLE
 PATH = Path(__file__).parents[2] / "protocols" / "vectors.json"
 ABOUT = (
     "OpenGNSP version 1 in frames. 'accepted': 'frame' (hexadecimal) and 'message' (MessagePack as JSON; fields that "
-    "have their default are left out) are equivalent; 'from' names the end that sends it. 'variants': other octets "
-    "that a reader must read as 'message'. 'refused': a session in which the reading end 'to' has received 'before' "
-    "from its peer (and, when the client reads, has sent 'asked' requests, numbered from 1) and then receives "
-    "'frame'. 'code' and 'number' are those of the refusal that a server sends for it (null: it sends nothing); a "
-    "client sends none, and its request 'number' is refused with the code; 'session' is the state afterwards: 'alive' "
+    "have their default are left out, octets are base64) are equivalent; 'from' names the end that sends it. "
+    "'variants': other octets that a reader must read as 'message'. 'refused': a session in which the reading end "
+    "'to' has received 'before' from its peer (and, when the client reads, has sent 'asked' requests, numbered from "
+    "1) and then receives 'frame'. 'code' and 'number' are those of the refusal that a server sends for it (null: it "
+    "sends nothing); a client sends none, and its request 'number' is refused with the code; 'session' is the state "
+    "afterwards: 'alive' "
     "or 'ended'. The server accepts bodies of 'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' "
     "may end before its body does. 'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is "
     "dropped. 'parts': a client that has sent 'asked' requests, numbered from 1, receives 'frames' after a welcome; "
@@ -296,6 +298,19 @@ def sums() -> list[Plain]:
     return [{"rows": places, "digest": to_hex(digest_of_rows(ROWS[place] for place in places))} for places in chosen]
 
 
+def instances() -> list[Plain]:
+    """Digests of what a host holds: of single instances, and of several."""
+    held = [("a.b", "192.0.2.1", 1, 1), ("chinaserver.openuss", "2001:db8::1", PORT_MAX, EPOCH_MAX)]
+    books = [[], held[:1], held[1:], held, held[::-1]]
+    return [
+        {
+            "instances": [dict(zip(("service", "address", "port", "epoch"), one, strict=True)) for one in book],
+            "digest": to_hex(sum(instance_digest(one[:3], one[3]) for one in book)),
+        }
+        for book in books
+    ]
+
+
 def in_parts() -> list[Plain]:
     """Messages in parts: with the number of a request, pushed, and cut within a character and within a number."""
     reply = {"type": "done", "revision": 70000}
@@ -391,6 +406,7 @@ def text() -> str:
         "announcements": announcements(),
         "digests": digests(),
         "sums": sums(),
+        "instances": instances(),
     }
     for name, vectors in sections.items():
         lines = ",\n".join("  " + json.dumps(vector) for vector in vectors)

@@ -1,4 +1,4 @@
-"""Commands `listener`, `drain`, `undrain`: registered listeners. Hosts register their own; these are for the others."""
+"""Commands `listener`, `drain`, `undrain`, `explain`: registered listeners, of hosts and of administrators."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import msgspec
 from compass.admin.commands.objects import print_done
 from compass.admin.commands.status import log_pages
 from compass.admin.shell import build_request
-from compass.admin.shell.context import AdminContext, Failed, failure_of
+from compass.admin.shell.context import AdminContext, Failed, failure_of, no_such
 from compass.admin.shell.decorators import DURATION, PAIR, command
 from compass.admin.shell.formats import as_json
 from compass.admin.shell.tables import sentences, table_of_listener, table_of_rows
-from compass.model.names import parse_host_name
+from compass.model.catalogue.catalogue import Catalogue, catalogue_of
+from compass.model.catalogue.lookup_scope import parse_name
+from compass.model.explanation.lookup import explain, sentences_of
+from compass.model.names import category_of, parse_host_name
 from compass.model.replies import CaseFile, Done, Refusal, Registered, Reported
 from compass.model.requests import Examine, Fetch, Purge, ReadLog
-from compass.model.rows import Listener, State, UpdateEntry
+from compass.model.rows import Category, Host, Listener, State, UpdateEntry
 from compass.system.command_line import CheckedGroup
 
 HISTORY_SEARCHED = 5_000
@@ -197,3 +200,52 @@ def _drain(context: AdminContext, service: str, endpoint: str, draining: bool) -
 def _listener(context: AdminContext, service: str, endpoint: str) -> Listener:
     message = f"{service} has no listener {endpoint}; 'opengnsadmin listener list --within {service}' shows all"
     return cast(Listener, context.one(build_request.fetch_listener(service, endpoint), "unknown-listener", message))
+
+
+def explain_command(group: click.Group) -> None:
+    """Add `explain` to the program."""
+
+    @command(
+        group,
+        "explain",
+        "explain chinaserver.openuss",
+        "explain openuss --host web1.example.net",
+        "explain openuss --json | jq -r '.listeners[] | select(.returned).address'",
+    )
+    @click.argument("name")
+    @click.option("--host", metavar="NAME", default="", help="The host that looks the name up.")
+    def explain_name(context: AdminContext, name: str, host: str) -> None:
+        """Explain which listeners a lookup of a service or a category returns now, and why the others are not.
+
+        The answer follows from the rows of the server you ask, which may be of any version. A host that has lost its
+        session, or that avoids a listener since its own report, can answer otherwise until it is connected again.
+        """
+        parsed = parse_name(name)
+        if isinstance(parsed, Refusal):
+            raise failure_of(parsed)
+        asker = _host(context, host) if host else None
+        found = explain(_catalogue(context, parsed), parsed, asker)
+        if isinstance(found, Refusal):
+            raise failure_of(found)
+        context.print_result(list(sentences_of(found)), found)
+
+
+def _host(context: AdminContext, host: str) -> Host:
+    fetch = Fetch("host", name=parse_host_name(host))
+    rows = context.rows(fetch)[0].rows
+    if not rows:
+        raise no_such("unknown-host", f"there is no host {host!r}; 'opengnsadmin host list' shows all")
+    return cast(Host, rows[0])
+
+
+def _catalogue(context: AdminContext, name: str) -> Catalogue:
+    """Return the part of the server's catalogue that the explanation needs."""
+    category = category_of(name) or name
+    rows = context.rows(Fetch("category", name=category))[0].rows
+    backup = cast(Category, rows[0]).backup if rows else ""
+    places = dict.fromkeys((category, *([category_of(backup)] if backup else [])))
+    wanted = [Fetch("category"), Fetch("dependency")]
+    wanted += [Fetch("service", within=place) for place in places]
+    wanted += [Fetch("listener", within=place) for place in places]
+    parts = context.rows(*wanted)
+    return catalogue_of((row for part in parts for row in part.rows), {}, max(part.revision for part in parts))

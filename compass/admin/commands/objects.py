@@ -12,7 +12,7 @@ from compass.admin.shell import build_request
 from compass.admin.shell.context import AdminContext, output_file
 from compass.admin.shell.decorators import DURATION, command
 from compass.admin.shell.formats import as_json
-from compass.admin.shell.tables import policy_fields, sentences, table_of_row, table_of_rows
+from compass.admin.shell.tables import policy_fields, sentences, table_of_hosts, table_of_row, table_of_rows
 from compass.model.names import category_of, parse_host_name, parse_label, parse_service_id
 from compass.model.replies import CredentialIssued, Done
 from compass.model.requests import Fetch, IssueCredential, Put, Remove, RevokeCredential
@@ -62,6 +62,11 @@ _POLICY = (
     click.option("--pool", type=click.Choice(POLICIES), help="Order in which listeners are returned to users."),
     click.option("--locality", type=click.Choice(LOCALITIES), help="Listeners that count as near and come first."),
     click.option("--hold-seconds", type=float, help="Seconds that a flapping listener is kept out; doubles each time."),
+    click.option(
+        "--open/--closed",
+        default=None,
+        help="In development mode: registrations need no credential and declare their services.",
+    ),
 )
 
 
@@ -324,8 +329,14 @@ def host_set(context: AdminContext, name: str, barred: bool) -> None:
 
 @command(host, "list", "host list")
 def host_list(context: AdminContext) -> None:
-    """List the hosts, with the services whose dependencies they get."""
-    list_rows(context, Fetch("host"))
+    """List the hosts, with the services whose dependencies they get, and the server that has their session since when.
+
+    Sessions at other servers than the one that answers are known up to a second later.
+    """
+    reply, lags = context.rows(Fetch("host"))[0], context.lags()
+    sessions = {lag.host: lag for lag in lags.hosts}
+    shown = table_of_hosts(cast(tuple[Host, ...], reply.rows), sessions, context.time_format)
+    context.print_result(shown, {**as_json(reply), "sessions": as_json(lags.hosts)})
 
 
 @command(host, "show", "host show web1.example.net")

@@ -25,8 +25,8 @@ from compass.admin.shell.tables import (
     table_of_tried_channels,
 )
 from compass.model.exit_codes import ExitCode
-from compass.model.replies import Lags, LogEntries, ServerStatus, Told, WayList, WaysTried
-from compass.model.requests import Fetch, Lag, ReadLog, Status, TryWays, Ways
+from compass.model.replies import LogEntries, ServerStatus, Told, WayList, WaysTried
+from compass.model.requests import Fetch, ReadLog, Status, TryWays, Ways
 from compass.model.rows import LogEntry
 from compass.system.command_line import CheckedGroup, print_text
 from compass.wire.limits import LOG_WAIT_SECONDS_MAX
@@ -206,8 +206,5 @@ def status_commands(group: click.Group) -> None:
 
         Figures of hosts at other servers are up to one second old.
         """
-        reply = context.ask(Lag(pages=True), Lags)
-        while reply.cursor:
-            page = context.ask(Lag(cursor=reply.cursor), Lags)
-            reply = msgspec.structs.replace(page, hosts=reply.hosts + page.hosts)
+        reply = context.lags()
         context.print_result(table_of_lags(reply), reply)

@@ -23,7 +23,7 @@ from compass.store.bulk_insert import BatchWriter
 from compass.store.engine import file_of, parse_url, redacted_url, resolve_url
 from compass.store.errors import StoreInUse, StoreUnusable
 from compass.store.migrate import head_of
-from compass.store.offline.backup import back_up, downgrade, restore, verify
+from compass.store.offline.backup import back_up, downgrade, open_to_read, restore, verify
 from compass.store.offline.copy import copy
 from compass.store.offline.exclusive import correct_digest, give_new_id, open_exclusive
 from compass.store.offline.verify import StoreReport, problems_of, report_of
@@ -107,7 +107,7 @@ def show_command(context: AdminContext, store_url: str, server_config: str) -> N
     """Show the store's id, schema, revision, digest and row counts. Servers may keep running."""
     with _store_errors():
         url = _store_url(context, store_url, server_config)
-        with open_exclusive(url, alone=False, writes=False) as connection:
+        with open_to_read(url) as connection:
             condition = report_of(connection, redacted_url(url))
     known = f"{condition.schema}, that of this program" if condition.schema == head_of() else condition.schema
     lines = [
@@ -133,7 +133,7 @@ def check_command(context: AdminContext, store_url: str, server_config: str) -> 
     """
     with _store_errors():
         url = _store_url(context, store_url, server_config)
-        with open_exclusive(url, alone=False, writes=False) as connection:
+        with open_to_read(url) as connection:
             condition = report_of(connection, redacted_url(url))
             problems = problems_of(connection, condition)
     result = {"type": "check", "condition": condition, "problems": problems}

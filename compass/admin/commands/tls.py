@@ -32,9 +32,8 @@ from compass.pki.authority import (
     issue,
     write_credentials,
 )
+from compass.pki.signing import AUTHORITY_STEM
 from compass.system.command_line import CheckedGroup
-
-AUTHORITY_STEM = "authority"
 
 _DIRECTORY = click.option(
     "--directory",

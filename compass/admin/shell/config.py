@@ -16,6 +16,7 @@ import msgspec
 from compass.admin.shell.connection import IdentityFiles, Server
 from compass.model.limits import PORT_MAX
 from compass.model.text import escape, is_printable_line, unprintable_in
+from compass.system.development import ADMIN_CONFIG, default_directory
 
 PORT = 4863
 """OpenGNSP over TLS."""
@@ -47,6 +48,8 @@ class Given(msgspec.Struct, frozen=True):
     authority: str = ""
     server_name: str = ""
     config: str = ""
+    wait: float = 0.0
+    """Seconds to wait for a server that cannot be reached."""
 
 
 class Settings(msgspec.Struct, frozen=True):
@@ -71,7 +74,8 @@ def config_path(given: Given, environment: Mapping[str, str], home: Path) -> Pat
     named = given.config or environment.get(CONFIG_VARIABLE, "")
     if named:
         return Path(named).expanduser()
-    return next((path for path in (home / USER_CONFIG, SYSTEM_CONFIG) if path.is_file()), None)
+    development = default_directory(environment, home) / ADMIN_CONFIG
+    return next((path for path in (home / USER_CONFIG, SYSTEM_CONFIG, development) if path.is_file()), None)
 
 
 def parse_server(text: str) -> Server:

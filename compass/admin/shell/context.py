@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -23,16 +24,18 @@ from rich.text import Text
 
 from compass.admin.shell.config import Given, Settings, SettingsProblem, read_settings
 from compass.admin.shell.connection import EXIT_OF_KIND, AdminSession, ConnectionFailed
-from compass.admin.shell.formats import TimeFormat, as_json
+from compass.admin.shell.formats import TimeFormat, as_json, format_duration
 from compass.admin.shell.seen_revisions import SeenRevisions
 from compass.admin.shell.tables import TableView
 from compass.model.exit_codes import ExitCode, exit_of
 from compass.model.limits import ADMIN_CONNECT_SECONDS
 from compass.model.names import InvalidName
-from compass.model.replies import Code, Refusal, Rows
-from compass.model.requests import Fetch, Impact, Pull, Request
+from compass.model.replies import Code, Lags, Refusal, Rows
+from compass.model.requests import Fetch, Impact, Lag, Pull, Request
 from compass.model.rows import Row
+from compass.model.rules.certificates import NOTICE_DAYS
 from compass.model.text import escape, escape_line
+from compass.pki.authority import describe
 from compass.system.command_line import print_text
 from compass.system.files import replacing
 
@@ -61,6 +64,11 @@ STATE_COLOURS = {
     "barred": "bold red",
 }
 
+WAIT_SECONDS_MAX = 3600.0
+"""Longest time to wait for a server; a start that takes longer has failed."""
+WAIT_POLL_SECONDS = 0.2
+"""Pause between two attempts to connect."""
+
 R = TypeVar("R")
 
 
@@ -84,7 +92,7 @@ class Failed(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the message to the standard error stream, as text or as JSON."""
-        text = json.dumps(self.details) if self.in_json else f"Error: {_printable_lines(self.message)}"
+        text = json.dumps(self.details) if self.in_json else f"opengnsadmin: {_printable_lines(self.message)}"
         print_text(text, err=True)
 
 
@@ -130,6 +138,7 @@ class AdminContext:
         self.in_json = False
         self._settings: Settings | None = None
         self._session: AdminSession | None = None
+        self._is_noted = False
         self._seen = SeenRevisions(self.machine.home, self.machine)
 
     @property
@@ -147,8 +156,8 @@ class AdminContext:
     def ask(self, request: Request, expected: type[R]) -> R:
         """Send a request. Returns the reply of the expected type, raises Failed for a refusal."""
         if self._session is None:
-            settings = self.settings
-            self._session = AdminSession.connect(settings.servers, settings.identity, ADMIN_CONNECT_SECONDS, SOFTWARE)
+            self._session = self._connect()
+            self._note_end_of_certificate(self.settings.identity.certificate)
         store = self._session.welcome.store
         if isinstance(request, Fetch | Impact | Pull):
             request = msgspec.structs.replace(request, store=store, seen=self._seen.last_seen(store))
@@ -164,6 +173,26 @@ class AdminContext:
                 f"unexpected reply {type(reply).__name__}; is the server newer than this program?",
             )
         return reply
+
+    def _connect(self) -> AdminSession:
+        """Return a session with the first server that answers. Raises ConnectionFailed after the time to wait."""
+        settings, end = self.settings, self.machine.now() + self.given.wait
+        while True:
+            try:
+                return AdminSession.connect(settings.servers, settings.identity, ADMIN_CONNECT_SECONDS, SOFTWARE)
+            except ConnectionFailed as problem:
+                if problem.kind != "unavailable" or self.machine.now() >= end:
+                    raise
+            self.machine.sleep(WAIT_POLL_SECONDS)
+
+    def _note_end_of_certificate(self, path: Path) -> None:
+        """Print a note if the administrator's own certificate ends soon: no server renews it."""
+        ends = datetime.fromisoformat(describe(path.read_bytes())["not_after"])
+        left = ends.timestamp() - self.machine.now()
+        if not self._is_noted and left < timedelta(days=NOTICE_DAYS[0]).total_seconds():
+            self._is_noted = True
+            advice = "have another one made with 'opengnsadmin init admin NAME' where the authority is"
+            self.print_note(f"Note: your certificate ends in {format_duration(max(left, 0.0))}; {advice}")
 
     def close_session(self) -> None:
         """Close the session, because servers end an idle one. The next request opens another."""
@@ -212,6 +241,14 @@ class AdminContext:
         if not rows:
             raise no_such(code, message)
         return rows[0]
+
+    def lags(self) -> Lags:
+        """Return the session of each host, and the revision that it holds."""
+        reply = self.ask(Lag(pages=True), Lags)
+        while reply.cursor:
+            page = self.ask(Lag(cursor=reply.cursor), Lags)
+            reply = msgspec.structs.replace(page, hosts=reply.hosts + page.hosts)
+        return reply
 
     def print_result(self, for_people: TableView | Sequence[str | TableView], for_programs: Any) -> None:
         """Print a result: JSON with --json, else tables and sentences."""

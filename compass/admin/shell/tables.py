@@ -6,7 +6,7 @@ in rows and columns; `compass.admin.shell.context` prints it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -191,6 +191,7 @@ def policy_fields(policy: Policy) -> list[tuple[str, str]]:
             "flaps",
             f"{policy.flaps} in {policy.flap_seconds:g} s, then kept out for {policy.hold_seconds:g} s or longer",
         ),
+        *([("open", "in development mode, services register without a credential")] if policy.open else ()),
     ]
 
 
@@ -256,6 +257,22 @@ def table_of_lags(reply: replies.Lags) -> TableView:
     )
     columns = ("host", "server", "session", "revision", "behind", "status")
     return TableView(columns, lines, f"No host has watched yet; the server is at revision {reply.revision}.")
+
+
+def table_of_hosts(rows: Iterable[Host], sessions: Mapping[str, replies.HostLag], clock: TimeFormat) -> TableView:
+    """Make the table of hosts with their sessions."""
+    lines = []
+    for row in rows:
+        lag = sessions.get(row.name)
+        session = (
+            ("open" if lag.session else "none", lag.server or "-", format_time(lag.since, clock) if lag.since else "-")
+            if lag is not None
+            else ("none", "-", "-")
+        )
+        name, *more = _line(row, clock)
+        lines.append((name, *session, *more))
+    columns = ("host", "session", "server", "since", *_COLUMNS["host"][1:])
+    return TableView(columns, tuple(lines), "No host found.")
 
 
 def table_of_status(reply: replies.ServerStatus, clock: TimeFormat) -> TableView:

@@ -8,9 +8,10 @@ import msgspec
 from twisted.logger import Logger
 
 from compass.agent.registration.host_address import HostAddress
-from compass.agent.registration.journal import FORMER_MAX, Registration, format_key, parse_key
+from compass.agent.registration.journal import FORMER_MAX, Process, Registration, format_key, parse_key
 from compass.agent.registration.own_checks import OwnChecks
 from compass.agent.registration.process_watch import Watcher
+from compass.agent.registration.sharing import SharedRegistrations
 from compass.agent.upstream.connector import UpstreamDependencies
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister
 from compass.model.names import InvalidName
@@ -38,8 +39,11 @@ class Entries:
 
     _log = Logger()
 
-    def __init__(self, parts: RegistrarDependencies, checks: OwnChecks, address: HostAddress) -> None:
+    def __init__(
+        self, parts: RegistrarDependencies, checks: OwnChecks, address: HostAddress, sharing: SharedRegistrations
+    ) -> None:
         self._parts = parts
+        self._sharing = sharing
         self._checks = checks
         self._journal = checks.journal
         self._address = address
@@ -64,11 +68,13 @@ class Entries:
     ) -> Registration:
         """Return the journal's entry: of the same instance if the program asks again, else of a new one."""
         started = self._parts.process_watch.start_of(request.pid) if request.pid else ""
+        processes = self._sharing.processes_of(old, request, Process(request.pid, started))
         is_same = (
             old is not None
             and old.lives
             and old.has_credential(request.credential)
-            and (old.pid, old.started, old.hold) == (request.pid, started, request.hold)
+            and old.hold == request.hold
+            and processes[0] in old.processes
             and (request.pid or request.hold)
             and not is_held
         )
@@ -81,13 +87,15 @@ class Entries:
             state="pending",
             weight=request.weight,
             metadata=request.metadata,
-            pid=request.pid,
-            started=started,
+            pid=processes[0].pid,
+            started=processes[0].started,
             hold=request.hold,
             zone=request.zone or self._parts.zone,
             load=request.load,
             degradation=request.degradation,
             user=user,
+            shared=request.shared,
+            others=processes[1:],
             machine=self._journal.machine,
             own_check=request.check,
             check=check,
@@ -99,7 +107,10 @@ class Entries:
     def moves(self) -> list[tuple[Registration, Registration]]:
         """Move the entries that follow the host's address. Returns each with what it has become."""
         address = self._address.current
-        following = [one for one in self._journal.all() if one.by_default and one.state != "leaving"]
+        # An unverified entry stays where servers probe it: to leave its address would end an instance that may live.
+        following = [
+            one for one in self._journal.all() if one.by_default and one.state != "leaving" and not one.unverified
+        ]
         return [(one, self._move(one, address)) for one in following if one.address != address]
 
     def _move(self, entry: Registration, address: str) -> Registration:

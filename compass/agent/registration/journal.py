@@ -46,6 +46,13 @@ Instance = tuple[ListenerKey, int]
 """Listener and epoch: names one instance of a service."""
 
 
+class Process(msgspec.Struct, frozen=True, array_like=True):
+    """Process that shares a registration."""
+
+    pid: Integer
+    started: str
+
+
 class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     """Registration: one instance of a service on this host."""
 
@@ -73,6 +80,10 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
     degradation: float = IDLE
     user: Integer = UNKNOWN_USER
     """User whose program asked for it."""
+    shared: bool = False
+    """Further processes may share it."""
+    others: tuple[Process, ...] = ()
+    """Further processes that share it."""
     machine: Machine = UNKNOWN_MACHINE
     """Machine on which it was asked for; its process number means nothing on any other."""
     unverified: str = ""
@@ -99,9 +110,20 @@ class Registration(msgspec.Struct, frozen=True, omit_defaults=True):
         return ((self.service, self.address, self.port), self.epoch)
 
     @property
+    def processes(self) -> tuple[Process, ...]:
+        """Processes that share it, the named one first."""
+        return (Process(self.pid, self.started), *self.others)
+
+    @property
     def lives(self) -> bool:
         """Return whether the instance is registered or about to be."""
         return self.state in ("pending", "registered")
+
+    @property
+    def is_settled(self) -> bool:
+        """Return whether a server has answered the last request that may change what it has recorded: an unverified
+        instance is only asked about."""
+        return self.state in ("registered", "refused") or (self.state == "pending" and bool(self.unverified))
 
     def has_credential(self, credential: str) -> bool:
         """Compare credentials in constant time."""
@@ -171,51 +193,67 @@ class RegistrationJournal:
         self._entries: dict[ListenerKey, Registration] = {}
         self.last_epoch = 0
         self.problem = ""
-        """Why the last write failed; empty: it did not."""
-        self.warning = ""
-        """Warning for `opengnsc status`: the part of the file that was not used, and its place now."""
+        """Problem with the file that an earlier run left; empty: there is none."""
+        self.is_blocked = False
+        """True if it is unknown which services of this host are registered."""
+        self.write_problem = ""
+        """Reason why the last write failed; empty: it did not."""
 
     def load(self) -> None:
-        """Read what an earlier run left; a damaged file is set aside with a log line."""
+        """Read what an earlier run left. A damaged file is set aside; one that cannot be read stays as it is, and
+        nothing is written until a later run can read it."""
         try:
             book = _unpacked(self._path.read_bytes())
         except FileNotFoundError:
             return
         except OSError as error:
-            self._log.warn("cannot read {path}: {error}; services have to register again", path=self._path, error=error)
+            why = f"cannot read {self._path}: {error.strerror}"
+            self._block(f"{why}; let the user of opengnscd own the file and start opengnscd again")
             return
         except (ValueError, RecursionError) as error:
             # msgspec's own errors are ValueErrors, and so is what it raises for text that is no UTF-8.
-            self._log.warn("{path} is unusable: {error}; services have to register again", path=self._path, error=error)
-            try:
-                set_aside(self._path)
-            except OSError as problem:
-                self._log.warn("{path} cannot be renamed: {problem}", path=self._path, problem=problem)
+            unusable = f"was unusable ({error})"
+            if (aside := self._set_aside(unusable)) is not None:
+                self._report(f"{self._path} {unusable} and is {aside.name} now; services have to register again")
             return
         self.last_epoch = book.last_epoch
         self._entries = {entry.key: entry for entry in book.registrations if self._is_own(entry)}
         foreign = [entry for entry in book.registrations if not self._is_own(entry)]
         if foreign:
-            self._set_foreign_aside(foreign)
+            self._set_foreign_aside(foreign[0].machine.host, len(foreign))
 
     def _is_own(self, entry: Registration) -> bool:
         """Return whether this host made an entry. Older versions did not record which host did."""
         return entry.machine.host in ("", self.machine.host)
 
-    def _set_foreign_aside(self, foreign: list[Registration]) -> None:
+    def _set_foreign_aside(self, host: str, count: int) -> None:
         """Leave the entries of another host alone: that host lives perhaps, and this one knows nothing of it."""
-        host = foreign[0].machine.host
+        written = f"was written by host {host}"
+        if (aside := self._set_aside(written, "foreign")) is not None:
+            self._report(
+                f"{self._path} {written}: its {count} registrations are not this host's, and are neither registered "
+                f"nor deregistered here; it is kept as {aside}. Each host needs a state directory of its own; if this "
+                f"host was {host} before, start its services again"
+            )
+            self._note(self._entries)
+
+    def _set_aside(self, why: str, kind: str = "corrupt") -> Path | None:
+        """Rename the file. Returns its new place; None: it cannot be renamed, and nothing is written in this run."""
         try:
-            where = f"it is kept as {set_aside(self._path, 'foreign')}"
+            return set_aside(self._path, kind)
         except OSError as problem:
-            where = f"it cannot be renamed: {problem}"
-        self.warning = (
-            f"{self._path} was written by host {host}: its {len(foreign)} registrations are not this host's, and are "
-            f"neither registered nor deregistered here; {where}. Each host needs a state directory of its own; if this "
-            f"host was {host} before, start its services again"
-        )
-        self._log.warn("{warning}", warning=self.warning)
-        self._note(self._entries)
+            self._block(f"{self._path} {why} and cannot be renamed: {problem.strerror}; move it away")
+            return None
+
+    def _report(self, problem: str) -> None:
+        self.problem = problem
+        self._log.error("{problem}", problem=problem)
+
+    def _block(self, problem: str) -> None:
+        """Write nothing in this run: the file may be all that is known of services that run."""
+        self.problem = problem
+        self.is_blocked = True
+        self._log.error("{problem}; until then nothing can be registered", problem=problem)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -302,11 +340,15 @@ class RegistrationJournal:
             self._entries = entries
 
     def _write(self, entries: dict[ListenerKey, Registration]) -> None:
+        if self.is_blocked:
+            raise JournalWriteFailed(self.problem)
         book = _Book(VERSION, self.last_epoch, tuple(entries.values()))
         try:
             replace_file(self._path, msgspec.json.encode(book), 0o600)
         except OSError as error:
-            self.problem = f"cannot write {self._path}: {error.strerror or error}; new registrations are refused"
-            raise JournalWriteFailed(f"cannot write {self._path}: {error}") from error
-        self.problem = ""
+            self.write_problem = f"cannot write {self._path}: {error.strerror or error}; new registrations are refused"
+            raise JournalWriteFailed(
+                f"cannot write {self._path}: {error}; the daemon's directory must be writable"
+            ) from error
+        self.write_problem = ""
         self._entries = entries

@@ -34,7 +34,7 @@ from compass.model.limits import DETAIL_MAX, PORT_MAX
 from compass.model.names import InvalidName
 from compass.model.replies import Refusal
 from compass.model.rows import ListenerKey, Policy, State
-from compass.model.rules.own_checks import CheckResults
+from compass.model.rules.instances import CheckResults
 from compass.model.text import escape_line
 from compass.system.timers import Timers
 

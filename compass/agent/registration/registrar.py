@@ -13,7 +13,7 @@ import msgspec
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger, LogLevel
 
-from compass.agent.registration import states
+from compass.agent.registration import actions, states
 from compass.agent.registration.entries import Entries, RegistrarDependencies
 from compass.agent.registration.host_address import HostAddress
 from compass.agent.registration.journal import (
@@ -29,9 +29,10 @@ from compass.agent.registration.journal import (
 from compass.agent.registration.own_checks import OwnChecks
 from compass.agent.registration.process_watch import CannotWatch, NoSuchProcess
 from compass.agent.registration.recovery import not_held_again, resume
-from compass.agent.registration.refusals import TRANSIENT, is_gone
+from compass.agent.registration.sharing import NamedProcesses, SharedRegistrations
 from compass.agent.replica.sync import ReplicaSync
 from compass.agent.upstream.answer_soon import answer_soon
+from compass.agent.upstream.refusals import TRANSIENT, is_gone, refusal_of
 from compass.agent.upstream.upstream import Upstream
 from compass.model.backoff import Backoff
 from compass.model.host_api import LocalDeregister, LocalDrain, LocalLoad, LocalRegister, Outcome
@@ -64,18 +65,20 @@ class Registrar:
         self._address = address
         self._checks = checks
         checks.on_change(self._check_changed)
-        self._entries = Entries(parts, checks, address)
         self._journal = checks.journal
+        self._sharing = SharedRegistrations(checks.journal, parts.process_watch)
+        self._entries = Entries(parts, checks, address, self._sharing)
         self._server = server
         self._subscriptions = subscriptions
         self._timers = Timers(parts.clock)
         self._backoff = Backoff(parts.random)
-        self._watches: dict[ListenerKey, Callable[[], None]] = {}
-        """Functions that stop the watch of each listener's process."""
+        self._watches = NamedProcesses(parts.process_watch, parts.clock, self._process_ended)
         self._held: dict[Instance, Instance] = {}
         """Instance as its open connection knows it -> instance now; they differ after a renewal."""
         self._asked: set[Instance] = set()
         """Instances that a server has answered for, or is being asked for, on this session."""
+        self.verifying: list[ListenerKey] = []
+        """Listeners for which a server is asked to register an instance that the journal does not hold yet."""
         self._late: set[Instance] = set()
         """Instances whose program has got `pending` although a server was asked and has not answered yet."""
         self.on_registered: Callable[[Registration], None] | None = None
@@ -87,9 +90,13 @@ class Registrar:
     def start(self) -> None:
         """Watch the processes of the journal again; those that ended meanwhile died."""
         for entry in self._journal.all():
-            event = resume(entry, self._journal.machine, self._watch_process)
-            if event is not None:
-                self._step(entry.key, event)
+            match resume(entry, self._journal.machine, self._watches.watch):
+                case states.ProcessEnded(_, reason):
+                    self._process_ended(entry, reason)
+                case states.Resumed() as event:
+                    self._step(entry.key, event)
+            if (now := self._journal.get(entry.key)) is not None and now.state != "leaving":
+                self._sharing.watch(now)
         self._checks.start()
         self._timers.start("grace", HOLD_GRACE_SECONDS, self._grace_over)
         self.address_changed("", self._address.current)
@@ -99,9 +106,9 @@ class Registrar:
         self._has_session = False
         self._held.clear()
         self._timers.cancel_all()
+        self._sharing.stop()
         self._checks.stop()
-        for key in list(self._watches):
-            self._unwatch(key)
+        self._watches.stop()
 
     def session_settled(self) -> None:
         """Deliver on a new session what is due, and register again what is registered."""
@@ -114,6 +121,10 @@ class Registrar:
         self._has_session = False
         self._asked.clear()
 
+    def register_again(self, key: ListenerKey) -> None:
+        """Register what the journal holds as it is: another host may have replaced it, or that one is over."""
+        self._step(key, states.Due())
+
     # Requests of programs ---------------------------------------------------------------------------------
 
     def register(self, request: LocalRegister, user: int, proven_first: bool) -> Deferred[Answer]:
@@ -124,6 +135,8 @@ class Registrar:
         """
         try:
             key = parse_key(request.service, request.address or self._address.current, request.port)
+            if self._journal.is_blocked:
+                return succeed(Refusal("store-unavailable", self._journal.problem))
             old = self._journal.get(key)
             if old is None and (full := self._journal.full_for(user)) is not None:
                 return succeed(full)
@@ -131,10 +144,11 @@ class Registrar:
                 return succeed(Refusal("bad-value", f"check: {problem}"))
             is_held = old is not None and self._is_held(old)
             entry = self._entries.entry_of(request, key, old, user, is_held=is_held)
-            after, actions = states.step(old, states.RegisterRequested(entry, proven_first))
+            after, following = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
-                self._watch_process(entry)
+                self._watches.watch(entry)
                 self._journal.put(entry)
+                self._sharing.watch(entry)
         except InvalidName as problem:
             return succeed(Refusal(problem.code, str(problem)))
         except NoSuchProcess as problem:
@@ -142,11 +156,11 @@ class Registrar:
         except CannotWatch as problem:
             return succeed(Refusal("busy", str(problem), retry_after_seconds=1.0))
         except JournalWriteFailed as problem:
-            self._unwatch(key)
+            self._watches.unwatch(key)
             if old is not None:
-                self._watch_again(old)
-            return succeed(Refusal("store-unavailable", f"{problem}; the daemon's directory must be writable"))
-        return self._soon(key, self._carry_out(key, after, actions))
+                self._watches.watch_again(old)
+            return succeed(Refusal("store-unavailable", str(problem)))
+        return self._soon(key, self._carry_out(key, after, following))
 
     def deregister(self, request: LocalDeregister) -> Deferred[Answer]:
         """Function 2.2 for a local program. An older instance's is refused and leaves the newer one alone (P6)."""
@@ -154,6 +168,9 @@ class Registrar:
         if isinstance(key, Refusal):
             return succeed(key)
         epoch = self._entries.epoch_of(request, key)
+        if (kept := self._sharing.without(key, epoch, request)) is not None:
+            self._watches.watch_again(kept)
+            return succeed(outcome_of(kept, "up" if kept.state == "registered" else "pending"))
         return self._soon(key, self._step(key, states.DeregisterRequested(key, epoch, request.credential)))
 
     def report_load(self, request: LocalLoad) -> Deferred[Answer]:
@@ -184,8 +201,9 @@ class Registrar:
     def address_changed(self, old: str, new: str) -> None:
         """Move every entry whose program named no address to the host's address."""
         for entry, moved in self._entries.moves():
-            self._unwatch(entry.key)
-            self._watch_again(moved)
+            self._watches.unwatch(entry.key)
+            self._watches.watch_again(moved)
+            self._sharing.moved(entry, moved)
             self._checks.follow(entry.key, None)
             self._checks.follow(moved.key, moved)
             self._held = {known: moved.instance if now == entry.instance else now for known, now in self._held.items()}
@@ -208,8 +226,7 @@ class Registrar:
     def connection_closed(self, outcome: Outcome) -> None:
         """End a registration whose connection is closed."""
         key = (outcome.service, outcome.address, outcome.port)
-        held = self._held.pop((key, outcome.epoch), None)
-        if held is not None:
+        if (held := self._held.pop((key, outcome.epoch), None)) is not None:
             self._step(held[0], states.ConnectionClosed(held[1], "the connection that held it was closed"))
 
     # Steps and actions ------------------------------------------------------------------------------------
@@ -217,88 +234,92 @@ class Registrar:
     def _step(self, key: ListenerKey, event: states.Event) -> Deferred[Answer]:
         """Take one step of a registration. Returns the answer for the program; it never fires if there is none."""
         before = self._journal.get(key)
-        after, actions = states.step(before, event)
+        after, following = states.step(before, event)
         if after is None and before is not None:
             self._journal.drop(before)
         elif after is not None and after is not before:
             self._journal.note(after)
-        return self._carry_out(key, after, actions)
+        return self._carry_out(key, after, following)
 
     def _carry_out(
-        self, key: ListenerKey, entry: Registration | None, actions: tuple[states.Action, ...]
+        self, key: ListenerKey, entry: Registration | None, following: tuple[actions.Action, ...]
     ) -> Deferred[Answer]:
         answer: Deferred[Answer] = Deferred()
         self._checks.follow(key, entry)
-        for action in actions:
+        for action in following:
             match action:
-                case states.Register(attempt):
+                case actions.Register(attempt):
                     answer = self._register(attempt)
-                case states.Verify(new):
+                case actions.Verify(new):
+                    self.verifying.append(new.key)
                     answer = self._server.ask(register_request(new)).addCallback(self._verified, new)
-                case states.Deregister(leaving):
+                case actions.Deregister(leaving):
                     self._asked.add(leaving.instance)
                     answer = self._server.ask(deregister_request(leaving)).addCallback(self._left, leaving)
-                case states.Doubt(doubted):
+                case actions.Doubt(doubted):
                     self._asked.add(doubted.instance)
                     answer = self._server.ask(doubt_request(doubted)).addCallback(self._judged, doubted)
-                case states.DeregisterUnknown(unknown):
+                case actions.DeregisterUnknown(unknown):
                     answer = self._server.ask(deregister_request(unknown)).addCallback(self._unknown_left, unknown)
-                case states.Renew(attempt, known):
+                case actions.Renew(attempt, known):
                     newer = self._journal.next_epoch(self._parts.now(), known)
                     answer = self._step(key, states.Renewed(attempt, newer))
-                case states.Refuse(refusal):
+                case actions.Refuse(refusal):
                     answer = succeed(refusal)
-                case states.RetryLater(epoch, seconds):
+                case actions.RetryLater(epoch, seconds):
                     self._asked.discard((key, epoch))
                     if "retry" not in self._timers:
                         self._timers.start("retry", self._backoff.next(seconds), self._retry)
-                case states.Log(level, text):
+                case actions.DoubtLater():
+                    pause = states.UNVERIFIED_AGAIN_SECONDS * (1 + self._parts.random())
+                    self._timers.start_if_idle("doubt", pause, self._doubt_again)
+                case actions.Log(level, text):
                     self._log.emit(LogLevel.lookupByName(level), "{text}", text=text)
                 case _:
                     self._attend(key, entry, action)
         return answer
 
-    def _attend(self, key: ListenerKey, entry: Registration | None, action: states.Action) -> None:
+    def _attend(self, key: ListenerKey, entry: Registration | None, action: actions.Action) -> None:
         """Carry out an action on the process or the connections of an entry."""
         match action:
-            case states.Watch() if entry is not None:
-                self._watch_again(entry)
-            case states.Unwatch():
-                self._unwatch(key)
-            case states.Hold() if entry is not None:
+            case actions.Watch() if entry is not None:
+                self._watches.watch_again(entry)
+            case actions.Unwatch():
+                self._watches.unwatch(key)
+            case actions.Hold() if entry is not None:
                 self._held[entry.instance] = entry.instance
-            case states.Rebind(epoch) if entry is not None:
+            case actions.Rebind(epoch) if entry is not None:
                 for connection in [known for known, now in self._held.items() if now == (key, epoch)]:
                     self._held[connection] = entry.instance
-            case states.Release(epoch):
+            case actions.Release(epoch):
                 self._held = {known: now for known, now in self._held.items() if now != (key, epoch)}
 
-    # Requests to the server -------------------------------------------------------------------------------
-
-    def _register(self, attempt: states.Attempt) -> Deferred[Answer]:
+    def _register(self, attempt: actions.Attempt) -> Deferred[Answer]:
         self._asked.add(attempt.entry.instance)
         return self._server.ask(register_request(attempt.entry)).addCallback(self._registered, attempt)
 
-    def _registered(self, reply: Reply, attempt: states.Attempt) -> Answer | Deferred[Answer]:
+    def _registered(self, reply: Reply, attempt: actions.Attempt) -> Answer | Deferred[Answer]:
         entry = attempt.entry
         if entry.instance in self._late:
             self._late.discard(entry.instance)
             attempt = msgspec.structs.replace(attempt, is_late=True)
         if isinstance(reply, Registered):
             self._backoff.reset()
-            self._step(entry.key, states.Registered(entry.epoch))
+            self._step(entry.key, states.Registered(entry.epoch, reply.warning))
             self._watch_for(entry.service)
+            self._subscriptions.trouble_changed()
             if self.on_registered is not None:
                 self.on_registered(entry)
             return outcome_of(entry, reply.state, reply.revision)
-        refusal = _refusal(reply)
+        refusal = refusal_of(reply)
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         return self._step(entry.key, states.RegisterRefused(attempt, refusal))
 
     def _verified(self, reply: Reply, entry: Registration) -> Answer:
+        self.verifying.remove(entry.key)
         if not isinstance(reply, Registered):
-            return _refusal(reply)
+            return refusal_of(reply)
         self._asked.add(entry.instance)
         self._step(entry.key, states.CredentialAccepted(entry))
         self._watch_for(entry.service)
@@ -316,8 +337,9 @@ class Registrar:
         if isinstance(reply, Deregistered):
             self._backoff.reset()
             self._step(entry.key, states.Deregistered(entry.epoch))
+            self._subscriptions.trouble_changed()
             return outcome_of(entry, reply.state, reply.revision)
-        refusal = _refusal(reply)
+        refusal = refusal_of(reply)
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         self._step(entry.key, states.DeregisterRefused(entry.epoch, refusal))
@@ -328,7 +350,7 @@ class Registrar:
         if isinstance(reply, Deregistered):
             self._step(entry.key, states.Judged(entry.epoch, reply.state))
             return outcome_of(entry, reply.state, reply.revision)
-        refusal = _refusal(reply)
+        refusal = refusal_of(reply)
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         self._step(entry.key, states.Judged(entry.epoch, refusal.code))
@@ -336,7 +358,7 @@ class Registrar:
 
     def _unknown_left(self, reply: Reply, unknown: Registration) -> Answer:
         if not isinstance(reply, Deregistered):
-            return _refusal(reply)
+            return refusal_of(reply)
         self._step(unknown.key, states.DeregisterAccepted(unknown.epoch))
         return outcome_of(unknown, reply.state, reply.revision)
 
@@ -358,33 +380,15 @@ class Registrar:
             # A host in the mode `short` connects for what is due, and its session begins with that.
             self._server.expected()
 
-    # Processes and connections ----------------------------------------------------------------------------
+    def _doubt_again(self) -> None:
+        self._asked -= {entry.instance for entry in self._journal.all() if entry.unverified}
+        self._retry()
 
-    def _watch_process(self, entry: Registration) -> None:
-        """Watch the entry's process in place of the one watched before. Raises NoSuchProcess, CannotWatch."""
-        stop = None
-        if entry.pid:
-            stop = self._parts.process_watch.watch(entry.pid, entry.started, lambda: self._process_ended(entry))
-        self._unwatch(entry.key)
-        if stop is not None:
-            self._watches[entry.key] = stop
-
-    def _watch_again(self, entry: Registration) -> None:
-        """Watch the process of an entry that stays in the journal in any case."""
-        try:
-            self._watch_process(entry)
-        except NoSuchProcess:
-            self._parts.clock.callLater(0, self._process_ended, entry)
-        except CannotWatch as problem:
-            self._log.warn("{problem}; its end will not be noticed", problem=str(problem))
-
-    def _unwatch(self, key: ListenerKey) -> None:
-        stop = self._watches.pop(key, None)
-        if stop is not None:
-            stop()
-
-    def _process_ended(self, entry: Registration) -> None:
-        self._step(entry.key, states.ProcessEnded(entry.epoch, f"process {entry.pid} ended"))
+    def _process_ended(self, entry: Registration, reason: str = "") -> None:
+        if (kept := self._sharing.leave(entry.key, entry.pid)) is not None:
+            self._watches.watch_again(kept)
+        else:
+            self._step(entry.key, states.ProcessEnded(entry.epoch, reason or f"process {entry.pid} ended"))
 
     def _grace_over(self) -> None:
         for entry in self._journal.all():
@@ -393,8 +397,3 @@ class Registrar:
 
     def _is_held(self, entry: Registration) -> bool:
         return entry.instance in self._held.values()
-
-
-def _refusal(reply: Reply) -> Refusal:
-    """Return the refusal, or one for a reply of the wrong kind."""
-    return reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered with {reply}")

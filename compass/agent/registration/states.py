@@ -13,28 +13,36 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from compass.agent.registration.actions import (
+    Action,
+    Attempt,
+    Deregister,
+    DeregisterUnknown,
+    Doubt,
+    DoubtLater,
+    Hold,
+    Log,
+    Rebind,
+    Refuse,
+    Register,
+    Release,
+    Renew,
+    RetryLater,
+    Unwatch,
+    Verify,
+    Watch,
+)
 from compass.agent.registration.journal import Registration, State, format_key
-from compass.agent.registration.refusals import FUTILE, GONE, REPLACED
+from compass.agent.upstream.refusals import FUTILE, GONE, REPLACED
 from compass.model.replies import Refusal
 from compass.model.rows import FAILING, ListenerKey
 
 UNVERIFIED_SECONDS = 5.0
 """Pause between two questions about an unverified instance whose listener fails: a probe and its repetition."""
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """Context of one request to register."""
-
-    entry: Registration
-    """Entry as it was sent."""
-    first: bool = False
-    """A program waits for the answer, or has waited for it."""
-    is_late: bool = False
-    """The program has got `pending` meanwhile, with `first`: a refusal is kept to be shown."""
-    replaced: Registration | None = None
-    """Entry to restore if a server refuses this one, with `first`."""
-    renewed: bool = False
-    """The entry has taken a newer epoch after a refusal; it does not take a second one."""
+UNVERIFIED_AGAIN_SECONDS = 30.0
+"""Shortest pause between two questions about unverified instances whose listeners answer; the longest is twice as long.
+What answers may be another program, which ends without a notice. A question costs a probe, and only hosts that lost
+sight of a process ask."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -81,6 +89,8 @@ class Registered(Event, frozen=True):
     """A server registered the instance."""
 
     epoch: int
+    warning: str = ""
+    """Text of the server about what is doubtful."""
 
 
 class RegisterRefused(Event, frozen=True):
@@ -168,91 +178,6 @@ class Due(Event, frozen=True):
     """A session began, or the pause after a refusal is over: nothing was asked for the entry on this session."""
 
 
-class Action(msgspec.Struct, frozen=True):
-    """Action that the registrar carries out."""
-
-
-class Register(Action, frozen=True):
-    """Ask a server to register; `Registered`, `RegisterRefused` or `RefusedForNow` follows."""
-
-    attempt: Attempt
-
-
-class Verify(Action, frozen=True):
-    """Ask a server to register an instance that the journal does not hold; `CredentialAccepted` may follow."""
-
-    entry: Registration
-
-
-class Deregister(Action, frozen=True):
-    """Ask a server to deregister; `Deregistered`, `DeregisterRefused` or `RefusedForNow` follows."""
-
-    entry: Registration
-
-
-class Doubt(Action, frozen=True):
-    """Ask a server to probe an unverified instance; `Judged` or `RefusedForNow` follows."""
-
-    entry: Registration
-
-
-class DeregisterUnknown(Action, frozen=True):
-    """Ask a server to deregister what the journal cannot vouch for; `DeregisterAccepted` may follow."""
-
-    entry: Registration
-
-
-class Renew(Action, frozen=True):
-    """Choose an epoch above `known`; `Renewed` follows."""
-
-    attempt: Attempt
-    known: int
-
-
-class RetryLater(Action, frozen=True):
-    """Make the entry `Due` again after a pause."""
-
-    epoch: int
-    retry_after_seconds: float
-
-
-class Watch(Action, frozen=True):
-    """Watch the process of the entry in place of the one watched before."""
-
-
-class Unwatch(Action, frozen=True):
-    """Stop watching the process."""
-
-
-class Hold(Action, frozen=True):
-    """Bind the instance to the connection on which it was asked for."""
-
-
-class Rebind(Action, frozen=True):
-    """Bind the connections of the instance `epoch` to the entry's instance."""
-
-    epoch: int
-
-
-class Release(Action, frozen=True):
-    """Forget the connections of the instance."""
-
-    epoch: int
-
-
-class Refuse(Action, frozen=True):
-    """Refuse the program's request."""
-
-    refusal: Refusal
-
-
-class Log(Action, frozen=True):
-    """Write a log line."""
-
-    level: Literal["info", "warn"]
-    text: str
-
-
 Step: TypeAlias = tuple[Registration | None, tuple[Action, ...]]
 Phase: TypeAlias = Literal["absent"] | State
 
@@ -274,8 +199,8 @@ def step(entry: Registration | None, event: Event) -> Step:
             return None, (Unwatch(),)
         case LoadRequested(), _, _:
             return _load(entry, event)
-        case Registered(), "pending" | "refused", Registration():
-            return _with(entry, state="registered", problem="", code=""), ()
+        case Registered(_, warning), "pending" | "registered" | "refused", Registration():
+            return _registered(entry, warning)
         case RegisterRefused(), "pending" | "registered" | "refused", Registration():
             return _refused(entry, event)
         case RegisterRefused(_, refusal), _, _:
@@ -288,7 +213,7 @@ def step(entry: Registration | None, event: Event) -> Step:
             return None, ()
         case DeregisterRefused(_, refusal), "leaving", Registration():
             text = f"{format_key(entry.key)} could not be deregistered: {refusal.message}"
-            return None, () if refusal.code in GONE else (Log("warn", text),)
+            return None, () if refusal.code in GONE or refusal.host else (Log("warn", text),)
         case RefusedForNow(epoch, seconds), _, _:
             return entry, (RetryLater(epoch, seconds),)
         case ProcessEnded(_, why) | ConnectionClosed(_, why), "pending" | "registered" | "refused", Registration():
@@ -306,6 +231,11 @@ def step(entry: Registration | None, event: Event) -> Step:
             return entry, _due(entry)
         case _:
             return entry, ()
+
+
+def is_displaced(entry: Registration) -> bool:
+    """Return whether another host's instance at the same address and port counts in place of the entry."""
+    return entry.state == "refused" and entry.code in REPLACED
 
 
 def _phase(entry: Registration | None, event: Event) -> Phase:
@@ -349,23 +279,48 @@ def _load(entry: Registration | None, asked: LoadRequested) -> Step:
     return loaded, (Register(Attempt(loaded)),)
 
 
+def _registered(entry: Registration, warning: str) -> Step:
+    if (entry.state, entry.problem) == ("registered", warning):
+        return entry, ()
+    doubt = (Log("warn", f"{format_key(entry.key)}: {warning}"),) if warning else ()
+    return _with(entry, state="registered", problem=warning, code=""), doubt
+
+
 def _refused(entry: Registration, event: RegisterRefused) -> Step:
     attempt, refusal = event.attempt, event.refusal
+    if refusal.host and refusal.code == "deregistered" and not attempt.renewed:
+        # The newer instance of the other host is over, and this one lives.
+        return entry, (Renew(attempt, refusal.epoch),)
     # A living process may have an old epoch because the clock was set back. One that was registered already has been
     # replaced by a newer instance and must not take its place.
     is_behind = refusal.code == "stale-epoch" or (attempt.first and refusal.code == "deregistered")
     if is_behind and attempt.entry.state == "pending" and not attempt.renewed:
         return entry, (Renew(attempt, refusal.epoch),)
+    is_awaited = attempt.first and not attempt.is_late
+    if refusal.host and refusal.code == "stale-epoch" and not is_awaited:
+        return _displaced(entry, refusal)
     release = (Unwatch(), Release(entry.epoch))
-    if attempt.first and not attempt.is_late and attempt.replaced is not None:
+    if is_awaited and attempt.replaced is not None:
         return attempt.replaced, (*release, Watch(), Refuse(refusal))
-    if attempt.first and not attempt.is_late:
+    if is_awaited:
         return None, (*release, Refuse(refusal))
     lost = Log("warn", f"{format_key(entry.key)} is not registered any more: {refusal.message}")
     if refusal.code in REPLACED:
         return None, (*release, lost, Refuse(refusal))
     refused = _with(entry, state="refused", problem=refusal.message, code=refusal.code)
     return refused, (*release, Watch(), lost, Refuse(refusal))
+
+
+def _displaced(entry: Registration, refusal: Refusal) -> Step:
+    """Keep the entry, with its process and connections watched: it counts again when the other instance is over."""
+    text = (
+        f"host {refusal.host} has registered the same service, address and port later, and that instance counts; this "
+        "one counts again when that one ends"
+    )
+    if (entry.code, entry.problem) == (refusal.code, text):
+        return entry, (Refuse(refusal),)
+    log = Log("warn", f"{format_key(entry.key)} does not count now: {text}")
+    return _with(entry, state="refused", problem=text, code=refusal.code), (log, Refuse(refusal))
 
 
 def _checked(entry: Registration, changed: Registration) -> Step:
@@ -388,8 +343,11 @@ def _judged(entry: Registration, state: str) -> Step:
             Log("info", f"{format_key(entry.key)} has ended: no server has it, or it answers no probe"),
             Unwatch(),
         )
-    # A listener that fails is probed until it is down, which settles it; one that answers stays as it is.
-    return entry, (RetryLater(entry.epoch, UNVERIFIED_SECONDS),) if state in FAILING else ()
+    # A listener that fails is probed until it is down, which settles it. One that answers stays as it is, as long as
+    # it answers.
+    if state in FAILING:
+        return entry, (RetryLater(entry.epoch, UNVERIFIED_SECONDS),)
+    return entry, () if state in FUTILE else (DoubtLater(),)
 
 
 def _hold(entry: Registration) -> tuple[Action, ...]:

@@ -25,7 +25,7 @@ from compass.model.replies import Refusal, Reply, Watching
 from compass.model.requests import Watch
 from compass.model.rows import Change
 from compass.system.timers import Timers
-from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Resync, Suspicion, Welcome
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Pushed, Recorded, Resync, Suspicion, Welcome
 
 GAPS_PER_SESSION_MAX = 3
 """Gaps that are repaired on one session; a server that loses more is left for another one."""
@@ -51,6 +51,16 @@ class ReplicaListener(Protocol):
 
     def inquired(self, inquiry: Inquiry) -> None:
         """Handle a server's request to probe a listener."""
+
+
+class HostBook(Protocol):
+    """Registrations of this host, for the server that it watches at."""
+
+    def holds(self) -> str:
+        """Return the digest of the instances that this host holds; empty: it does not compare now."""
+
+    def trouble(self) -> str:
+        """Return what administrators should know about this host; empty: nothing."""
 
 
 class OwnAddress(Protocol):
@@ -118,6 +128,9 @@ class ReplicaSync:
         """Notices by result: `applied`, `duplicate` or `gap`."""
         self.snapshots = 0
         """Number of whole views that were loaded from a server."""
+        self.book: HostBook | None = None
+        """Registrations of this host; None: servers learn nothing of them."""
+        self._trouble = ""
         upstream.follow(self)
 
     def start(self, vouched_at: float | None = None) -> None:
@@ -146,6 +159,11 @@ class ReplicaSync:
             self._has_added = True
             self._listener.wanted_changed()
         return refusal
+
+    def trouble_changed(self) -> None:
+        """Watch again if administrators should know something else than the last watch said."""
+        if self.book is not None and self.book.trouble() != self._trouble:
+            self._watch()
 
     def watch_added(self) -> None:
         """Watch for the services that were added: for all that one message adds together, at the permitted rate."""
@@ -201,6 +219,8 @@ class ReplicaSync:
                 case Inquiry():
                     self._listener.inquired(message)
                     continue
+                case Recorded():
+                    continue
                 case Suspicion():
                     self._listener.suspected(message)
                     continue
@@ -235,7 +255,8 @@ class ReplicaSync:
         if self._has_added:
             self._next_added_at = self._clock.seconds() + WATCH_PAUSE_SECONDS
         self._asking, self._has_added = True, False
-        settings = self._settings
+        settings, book = self._settings, self.book
+        self._trouble = book.trouble() if book is not None else ""
         request = Watch(
             services,
             store if since else "",
@@ -247,6 +268,8 @@ class ReplicaSync:
             instance=settings.instance,
             suspicions=True,
             digest=DIGEST_VERSION,
+            holds=book.holds() if book is not None else "",
+            trouble=self._trouble,
         )
         self._upstream.ask(request).addCallback(self._answered, services)
 
@@ -291,6 +314,7 @@ class ReplicaSync:
         self._upstream.settled()
         self._has_added = not set(self._wanted.all) <= set(services)
         self.watch_added()
+        self.trouble_changed()
 
     def _notice(self, notice: Notice) -> None:
         if self._gap:

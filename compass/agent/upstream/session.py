@@ -19,7 +19,7 @@ from compass.system.timers import Timers
 from compass.wire import limits
 from compass.wire.client_connection import ClientConnection, RequestTooLong
 from compass.wire.events import Event, PushReceived, ReplyReceived, SessionEnded, SessionOpened
-from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Resync, Suspicion, Welcome
+from compass.wire.messages import Bookmark, Held, Inquiry, Notice, Recorded, Resync, Suspicion, Welcome
 
 QUEUED_MAX = 4096
 """Requests that wait because `REQUESTS_IN_FLIGHT_MAX` are under way; more are refused as busy."""
@@ -36,7 +36,9 @@ class Owner(Interface):
     def opened(self, session: Session, welcome: Welcome) -> None:
         """Handle the welcome."""
 
-    def pushed(self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion]) -> None:
+    def pushed(
+        self, session: Session, messages: Sequence[Notice | Bookmark | Inquiry | Resync | Suspicion | Recorded]
+    ) -> None:
         """Handle what arrived together, in order."""
 
     def ended(self, session: Session, end: SessionEnded) -> None:
@@ -137,7 +139,7 @@ class Session(Protocol):
 
     def _happened(self, events: list[Event]) -> None:
         """Work off events; pushes that arrived together are handed on together, so that one acknowledgement does."""
-        pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion] = []
+        pushed: list[Notice | Bookmark | Inquiry | Resync | Suspicion | Recorded] = []
         # A push changes neither the deadline nor what is to be sent; an acknowledgement is written at once.
         flush = not events
         for event in events:

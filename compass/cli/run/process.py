@@ -36,6 +36,8 @@ from compass.system.systemd import SdNotify
 
 PROBE_SECONDS = 0.05
 """Seconds between two checks whether the command listens: how late a start-up may be registered."""
+WAITING_NOTE_SECONDS = 3.0
+"""Seconds after which a command that does not listen yet is mentioned, or half of the time limit if that is less."""
 FIRST_PROCESS = 1
 """This process's number as the first process of a container, which has its own namespace of process numbers."""
 JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU})
@@ -347,7 +349,8 @@ class SupervisedProcess:
 
     def _await_listening(self) -> None:
         seconds = self._run.options.ready_seconds
-        end = time.monotonic() + seconds
+        began, is_noted = time.monotonic(), False
+        end, note_at = began + seconds, began + min(WAITING_NOTE_SECONDS, seconds / 2)
         missing = [""]
         while time.monotonic() < end:
             services = self._services()
@@ -357,6 +360,9 @@ class SupervisedProcess:
             if not missing:
                 self._listening(services)
                 return
+            if not is_noted and time.monotonic() > note_at:
+                is_noted = True
+                self._run.notes.print_note(f"waiting: the command {missing[0]}; at most {seconds:g} s")
             if self._finished.wait(PROBE_SECONDS):
                 return
         text = (

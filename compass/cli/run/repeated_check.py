@@ -22,7 +22,7 @@ from compass.model.host_api import (
     OwnCheck,
 )
 from compass.model.limits import DETAIL_MAX
-from compass.model.rules.own_checks import CheckResults
+from compass.model.rules.instances import CheckResults
 from compass.model.text import escape_line
 
 REPORT_SECONDS = 2.0

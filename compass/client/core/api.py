@@ -71,6 +71,9 @@ class Options(TypedDict, total=False):
     hold: bool
     """True: the daemon notices the end of this process by a connection, instead of by the process's number. This is
     done without being asked for where the daemon cannot see this process, as in a container."""
+    shared: bool
+    """True: further processes of this host may share the registration, such as the workers of one server; it ends with
+    the last one. Where the daemon cannot see these processes, the newest one counts."""
     patience_seconds: float
     """Seconds to wait for an unreachable daemon; PATIENCE_SECONDS by default."""
 
@@ -93,13 +96,11 @@ class HostApiCalls:
 
     async def register(self, request: LocalRegister) -> Outcome:
         """Register a listener (function 2.1). A request with `hold` needs `hold` instead."""
-        # The daemon compares this with its own, and refuses a number that means another process there.
-        headers = {PROCESSES_HEADER: this_machine().processes} if request.pid else None
-        return await self._ask(Outcome, "POST", "/v1/register", request, headers)
+        return await self._ask(Outcome, "POST", "/v1/register", request, _numbered(request))
 
     async def deregister(self, request: LocalDeregister) -> Outcome:
         """Deregister a listener (function 2.2)."""
-        return await self._ask(Outcome, "POST", "/v1/deregister", request)
+        return await self._ask(Outcome, "POST", "/v1/deregister", request, _numbered(request))
 
     async def report_load(self, request: LocalLoad) -> Outcome:
         """Report the load of a listener of this host."""
@@ -357,3 +358,9 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
     kind: msgspec.json.Decoder(kind) for kind in (Dependencies, Resolved, Outcome, HostStatus, _Refused)
 }
 """Decoders of answers, made at the import: two threads must not be the first to decode one type (`http._EVENTS`)."""
+
+
+def _numbered(request: LocalRegister | LocalDeregister) -> dict[str, str] | None:
+    """Return the header with what the process number of a request counts in. The daemon compares that with its own, and
+    refuses a number that means another process there."""
+    return {PROCESSES_HEADER: this_machine().processes} if request.pid else None

@@ -20,7 +20,7 @@ from typing import Literal, TypeVar, Unpack
 import msgspec
 
 from compass.client.core.api import ANSWER_SECONDS, HostApiCalls, Options
-from compass.client.core.credential import credential_from
+from compass.client.core.credential import NoCredential, credential_from
 from compass.client.core.endpoint import ApiEndpoint, parse_api_endpoint
 from compass.client.core.errors import UNCHANGED, ApiProblem, NoneRegistered, NotLoaded, may_pass, refused
 from compass.client.core.resume import (
@@ -127,8 +127,7 @@ class CoreClient:
         return view.dependencies() if view is not None else await self.calls.dependencies(name)
 
     async def shared(self, service: str = "", directory: str = "") -> SharedView:
-        """Return the daemon's shared view, for lookups without a call. `directory`: of the view; by default the daemon
-        is asked. Raises NotLoaded if none is shared, DaemonUnreachable."""
+        """Return the daemon's shared view (`directory`: its place). Raises NotLoaded, DaemonUnreachable."""
         name = self._service_or_default(service)
         path = directory or (await self.calls.status()).view
         if not path:
@@ -143,8 +142,7 @@ class CoreClient:
         return ResumingWatch(self.calls, self._service_or_default(service), since, RetryPolicy(self.warn))
 
     async def watch(self, service: str = "", since: int | None = None) -> AsyncIterator[LocalEvent]:
-        """Yield the dependencies of a service and then each change: `async for event in client.watch("portal.web")`.
-        Raises ApiProblem if the daemon is unreachable at first, or refuses."""
+        """Yield the dependencies of a service and then each change. Raises ApiProblem, also if unreachable."""
         following = self.follow(service, since)
         try:
             while (event := await following.next()) is not None:
@@ -153,22 +151,19 @@ class CoreClient:
             following.close()
 
     async def attempt(self, name: str, once: Callable[[Listener], Awaitable[T]], failures: Failures = (OSError,)) -> T:
-        """Call `once` with the listeners of `name`, best first, until a call does not raise one of `failures`. Failed
-        listeners are avoided and reported. Raises NobodyThere, and what `resolve` raises."""
+        """Call `once` with each listener, best first, until none of `failures` is raised; report those that fail."""
         return await attempt(self, name, once, failures)
 
     # Registrations ----------------------------------------------------------------------------------------
 
     async def register(self, service: str, port: int, **options: Unpack[Options]) -> Registration:
-        """Register `service` at `port` for this process (function 2.1), until the registration is ended.
-
-        If the process dies, the daemon reports it within a second. Raises CredentialProblem, ApiProblem.
-        """
+        """Register `service` at `port` for this process (function 2.1), until the registration or the process ends.
+        Raises CredentialProblem, ApiProblem."""
         hold = options.get("hold", False)
         request = LocalRegister(
             service,
             port,
-            credential_from(options.get("credential", ""), options.get("credential_file", ""), _log.warning),
+            await self._credential(options.get("credential", ""), options.get("credential_file", "")),
             options.get("address", ""),
             options.get("weight", 1),
             options.get("metadata", {}),
@@ -178,6 +173,7 @@ class CoreClient:
             options.get("load", IDLE),
             options.get("degradation", IDLE),
             check_of(options.get("check")),
+            options.get("shared", False) and not hold,
         )
         held = HeldRegistration(self.calls, request, RetryPolicy(self.warn)) if hold else None
         deadline = self.runtime.seconds() + options.get("patience_seconds", PATIENCE_SECONDS)
@@ -188,9 +184,13 @@ class CoreClient:
                 outcome = await (held.next() if held else self._registered(request))
                 break
             except ApiProblem as problem:
+                if problem.code == "malformed" and request.shared:
+                    # A daemon of an earlier version; the newest worker counts there.
+                    request = msgspec.structs.replace(request, shared=False)
+                    continue
                 if problem.code == "foreign-process" and held is None:
                     # The daemon does not see the processes of this container, but it sees a connection.
-                    request = msgspec.structs.replace(request, pid=0, hold=True)
+                    request = msgspec.structs.replace(request, pid=0, hold=True, shared=False)
                     held = HeldRegistration(self.calls, request, RetryPolicy(self.warn))
                     continue
                 left = deadline - self.runtime.seconds()
@@ -201,6 +201,16 @@ class CoreClient:
         self.service = self.service or service
         return Registration(self, request, outcome, held)
 
+    async def _credential(self, token: str, file: str | os.PathLike[str]) -> str:
+        """Return the credential, empty in development mode if there is none. Raises CredentialProblem."""
+        try:
+            return credential_from(token, file, _log.warning)
+        except NoCredential:
+            with contextlib.suppress(ApiProblem):
+                if (await self.calls.status()).development:
+                    return ""
+            raise
+
     async def _registered(self, request: LocalRegister) -> Outcome:
         # A caller that is cancelled meanwhile gets no registration, so none may be left of it.
         once = functools.partial(self.calls.register, request)
@@ -208,7 +218,8 @@ class CoreClient:
 
     async def deregister(self, own: LocalRegister, epoch: int) -> None:
         """Deregister what `own` has registered. Problems are only logged."""
-        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch)
+        leaving = own.pid if own.shared else 0
+        request = LocalDeregister(own.service, own.port, own.credential, own.address, epoch, leaving)
         try:
             await self.calls.deregister(request)
         except ApiProblem as problem:
@@ -341,8 +352,7 @@ class Registration:
         self._task = core.runtime.spawn(self._follow(held)) if held is not None else None
 
     async def report_load(self, load: float) -> None:
-        """Report the load of this listener, from 0 (idle) to 1 (full). Each report is sent to all its users.
-        Raises ApiProblem."""
+        """Report the load of this listener to its users, from 0 (idle) to 1 (full). Raises ApiProblem."""
         own = self._request
         await self._core.calls.report_load(LocalLoad(own.service, own.port, own.credential, load, own.address))
 

@@ -18,6 +18,10 @@ class CredentialProblem(Exception):
     """No usable credential; the text says what to do."""
 
 
+class NoCredential(CredentialProblem):
+    """No credential at all, which development mode does not need."""
+
+
 def read_credential(path: Path, warn: Callable[[str], None]) -> str:
     """Return the token in a file, without surrounding white space. Warns if other users can read the file."""
     try:
@@ -53,7 +57,7 @@ def credential_from(token: str, file: str | os.PathLike[str], warn: Callable[[st
         return read_credential(Path(file), warn)
     token = os.environ.get("OPENGNS_CREDENTIAL", "")
     if not token.strip():
-        raise CredentialProblem(
+        raise NoCredential(
             "a credential is required: credential_file=FILE, or OPENGNS_CREDENTIAL_FILE or OPENGNS_CREDENTIAL in the "
             "environment; an administrator creates one with: opengnsadmin credential add SERVICE"
         )

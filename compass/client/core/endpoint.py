@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from compass.client.core.errors import NotAllowed
+from compass.system.development import running_socket
 from compass.system.peer_credentials import UNKNOWN_USER, user_of_client, user_of_peer, users_listening
 
 DEFAULT_SOCKET = "/run/opengns/opengnscd.sock"
@@ -55,10 +56,14 @@ class ApiEndpoint(msgspec.Struct, frozen=True):
 
 def parse_api_endpoint(text: str) -> ApiEndpoint:
     """Parse `unix:/path` or `http://127.0.0.1:4866`. Empty: the socket at its default path if its directory exists,
-    whether the daemon runs or not, else the default port. Raises InvalidEndpoint."""
+    whether the daemon runs or not, else the socket of development mode if it runs, else the default port.
+
+    Raises InvalidEndpoint."""
     if not text:
         if Path(DEFAULT_SOCKET).parent.is_dir():
             return ApiEndpoint(path=DEFAULT_SOCKET)
+        if (own := running_socket(os.environ, _home())) is not None:
+            return ApiEndpoint(path=str(own))
         return msgspec.structs.replace(parse_api_endpoint(DEFAULT_URL), is_default_port=True)
     if text.startswith("unix:"):
         path = text.removeprefix("unix:")
@@ -72,6 +77,13 @@ def parse_api_endpoint(text: str) -> ApiEndpoint:
     except ValueError:
         pass
     raise InvalidEndpoint(f"{text!r} is not an address of the host API: write unix:/PATH or {DEFAULT_URL}")
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
 
 
 def daemon_users() -> frozenset[int]:

@@ -62,3 +62,17 @@ ProbeNetworksDenied = Annotated[
     tuple[str, ...],
     Meta(description="Networks that this daemon neither probes nor dials, whatever `probe_networks` allows."),
 ]
+ServerDevelopment = Annotated[
+    bool,
+    Meta(
+        description="Development mode, as `opengns dev` sets it: a registration declares its service and its category, "
+        "and needs no credential where the category is open. Every address of this server must be a loopback address."
+    ),
+]
+HostDevelopment = Annotated[
+    bool,
+    Meta(
+        description="Development mode, as `opengns dev` sets it: opengnsc registers without a credential if there is "
+        "none. `address` and `update` must be loopback addresses."
+    ),
+]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import grp
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,10 @@ def read_server_config(path: Path) -> ServerConfig:
     server, tls = reader.section("server"), reader.section("tls")
     _check_server(reader, server)
     check_alerts(reader, alerts, server.get("alert_command", ()))
+    if server.get("development"):
+        _check_development(reader, "[server] listen", server.get("listen", sections.SERVER_LISTEN))
+        _check_development(reader, "[server.https] listen", https.get("listen", ()))
+        _check_development(reader, "[server.https] worker_ports", [https.get("worker_ports", "")])
     reader.finish()
     return ServerConfig(
         sections.ServerSettings(**server),
@@ -70,6 +75,11 @@ def read_host_config(path: Path) -> HostConfig:
     checks = read_checks(reader)
     log, host, tls = reader.section("log"), reader.section("host"), reader.section("tls")
     _check_host(reader, host)
+    if host.get("development"):
+        address = host.get("address", sections.AUTO_ADDRESS)
+        if not _is_loopback(address):
+            reader.problems.append(f"[host] address: {address!r} is not a loopback address, as `development` needs")
+        _check_development(reader, "[host] update", [host.get("update", "")])
     check_together(reader, hooks, templates)
     reader.finish()
     return HostConfig(
@@ -139,6 +149,8 @@ def _check_server(reader: ConfigFile, server: dict[str, Any]) -> None:
         reader.parsed("[server] announce", parse_group, server["announce"])
     if command := server.get("alert_command"):
         server["alert_command"] = reader.command("[server] alert_command", command)
+    if server.get("authority"):
+        server["authority"] = reader.absolute(server["authority"])
     if "store" in server:
         server["store"] = _store(reader, server["store"])
 
@@ -247,6 +259,16 @@ def _check_local(reader: ConfigFile, host: dict[str, Any]) -> None:
             grp.getgrnam(group)
         except KeyError:
             reader.problems.append(f"[host] view_group: there is no group {group!r} on this host")
+
+
+def _check_development(reader: ConfigFile, where: str, endpoints: Iterable[str]) -> None:
+    """Check that development mode, where registrations need no credential, serves this machine only."""
+    for text in filter(None, endpoints):
+        if not _is_loopback(text.rpartition(":")[0].strip("[]")):
+            reader.problems.append(
+                f"{where}: {text} is not on a loopback address, and `development` serves this machine only: "
+                "name 127.0.0.1 or [::1], or leave `development` out"
+            )
 
 
 def _is_loopback(address: str) -> bool:

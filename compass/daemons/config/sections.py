@@ -12,10 +12,12 @@ from compass.daemons.config.bounds import (
     CredentialChangesPerSecond,
     HostChangesBurst,
     HostChangesPerSecond,
+    HostDevelopment,
     KeepOthersOctets,
     KeepUpdatesOctets,
     ProbeNetworksDenied,
     ProbeNetworksKey,
+    ServerDevelopment,
 )
 from compass.daemons.config.fields import about
 from compass.daemons.config.server_list import ServerEntry
@@ -44,6 +46,7 @@ REFRESH_SECONDS_MIN = 1.0
 REFRESH_SECONDS_MAX = 86_400.0
 """A host that polls less often than daily has no use for a name service."""
 
+SERVER_LISTEN = (f"[::]:{SERVER_PORT}",)
 API_PORT = 4866
 AUTO_ADDRESS = "auto"
 """Value of `address` for the address that this machine has now."""
@@ -51,6 +54,13 @@ NOT_SHARED = "none"
 """Value in place of a directory: the view is not shared."""
 DNS_PORT = 4853
 
+CERTIFICATE_SECONDS = 365 * 86_400.0
+"""Lifetime of a certificate that renews itself: a machine that was switched off for four months still has a valid one,
+and a stolen key is worth nothing a year later."""
+CERTIFICATE_SECONDS_MIN = 5.0
+"""Shortest lifetime of a certificate: for exercises; a renewal takes less than a second."""
+CERTIFICATE_SECONDS_MAX = 825 * 86_400.0
+"""Longest life of a leaf certificate that every common TLS library accepts."""
 TTL_SECONDS_MAX = 3600
 """Longest time that resolvers may keep an answer: during it they send users to a dead listener."""
 TtlSeconds = Annotated[int, Meta(ge=0, le=TTL_SECONDS_MAX)]
@@ -60,6 +70,7 @@ AddressesMax = Annotated[int, Meta(ge=0, le=ADDRESSES_MAX)]
 Entries = Annotated[int, Meta(ge=KEEP_MIN, le=KEEP_MAX)]
 StoreWaitSeconds = Annotated[float, Meta(ge=STORE_WAIT_SECONDS_MIN, le=STORE_WAIT_SECONDS_MAX)]
 Workers = Annotated[int, Meta(ge=1, le=WORKERS_MAX)]
+CertificateSeconds = Annotated[float, Meta(ge=CERTIFICATE_SECONDS_MIN, le=CERTIFICATE_SECONDS_MAX)]
 RefreshSeconds = Annotated[float, Meta(ge=REFRESH_SECONDS_MIN, le=REFRESH_SECONDS_MAX)]
 
 
@@ -94,6 +105,14 @@ class TlsSettings(msgspec.Struct, frozen=True):
     ] = ()
     host: Annotated[tuple[str, ...], about("Patterns of certificate names with the role host.")] = ()
     server: Annotated[tuple[str, ...], about("Patterns of certificate names with the role server.")] = ()
+    renew: Annotated[
+        bool,
+        about(
+            "true: a certificate of the private authority is renewed when a third of its lifetime is left, by a server "
+            "that holds the authority's key; certificate and key are then replaced. Certificates of other authorities "
+            "are never touched. false: replace the files yourself."
+        ),
+    ] = True
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -114,7 +133,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "Addresses and ports for OpenGNSP over TLS. [::] is every address, IPv4 too; on a machine "
             "without IPv6 it stands for 0.0.0.0."
         ),
-    ] = (f"[::]:{SERVER_PORT}",)
+    ] = SERVER_LISTEN
     balancers: Annotated[
         tuple[str, ...],
         Meta(
@@ -130,6 +149,18 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "on its own network, so that hosts find it (docs/explanation/discovery.md); empty: no announcements."
         ),
     ] = ""
+    authority: Annotated[
+        str,
+        about(
+            "Directory of the private authority (opengnsadmin tls init) whose key this server may use to sign "
+            "certificates of hosts that join or renew, and its own; empty: it signs nothing. A person who controls "
+            "this server can then make certificates of every role (docs/explanation/security.md)."
+        ),
+    ] = ""
+    certificate_seconds: Annotated[
+        CertificateSeconds,
+        about("With `authority`: lifetime of the certificates that this server signs; hosts renew theirs in time."),
+    ] = CERTIFICATE_SECONDS
     workers: Annotated[
         Workers,
         about(
@@ -167,6 +198,7 @@ class ServerSettings(msgspec.Struct, frozen=True):
             "retry; lookups and pushes continue meanwhile."
         ),
     ] = 3.0
+    development: ServerDevelopment = False
 
 
 class HttpsSettings(msgspec.Struct, frozen=True):
@@ -316,6 +348,7 @@ class HostSettings(msgspec.Struct, frozen=True):
             "for their dependencies need not be named; programs that only use DNS never ask."
         ),
     ] = ()
+    development: HostDevelopment = False
 
 
 _DNS_LISTEN = about(

@@ -123,8 +123,6 @@ class TlsConnection(TLSMemoryBIOProtocol):
     A connection ends with the certificate of its peer. OpenSSL verifies a certificate once, in a full handshake.
     """
 
-    peer_certificate: x509.Certificate | None = None
-    """Certificate of the peer, once the handshake is complete; None: it has shown none."""
     peer_certificate_end: float | None = None
     """UNIX time at which the first certificate of the peer's chain ends; None: the peer has shown none."""
     peer_refusal = ""
@@ -151,6 +149,15 @@ class TlsConnection(TLSMemoryBIOProtocol):
     def getPeer(self) -> Any:
         """Return the address of the peer, also behind a balancer that says for whom it connects."""
         return self._client if self._client is not None else cast(Any, super()).getPeer()
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """Certificate of the peer, once the handshake is complete; None: it has shown none.
+
+        It is read from OpenSSL each time: one that was searched for extensions takes 3 kB, as much as half a session.
+        """
+        handle = self.getHandle() if self._is_complete else None
+        return None if handle is None else cast(Any, handle).get_peer_certificate(as_cryptography=True)
 
     @property
     def peer_serves(self) -> bool:
@@ -216,21 +223,31 @@ class TlsConnection(TLSMemoryBIOProtocol):
         if self._place is not None:
             self._place.completed()
         connection, factory = self.getHandle(), cast(Any, self.factory)
-        self.peer_certificate = connection.get_peer_certificate(as_cryptography=True)
-        if self.peer_certificate is not None:
+        certificate = self.peer_certificate
+        if certificate is not None:
             self.proven()
-            end = factory.ends.end_of(connection, self.peer_certificate)
+            end = factory.ends.end_of(connection, certificate)
             self.peer_certificate_end = end.timestamp() if end.year > 1 else None
-            self._watch(end, self.peer_certificate)
+            self._watch(end)
 
-    def _watch(self, end: datetime, certificate: x509.Certificate) -> None:
+    def peer_renewed(self, certificate: x509.Certificate) -> None:
+        """End the connection with a new certificate of the peer: this end has issued it, for the same name and role."""
+        if self._expiry is not None and self._expiry.active():
+            self._expiry.cancel()
+        end = certificate.not_valid_after_utc
+        self.peer_certificate_end = end.timestamp()
+        self._watch(end)
+
+    def _watch(self, end: datetime) -> None:
         """End the connection with the certificate; now and then check the clock of the machine, which may be set."""
         clock: Any = getattr(self.transport, "reactor", None)
         left = (end - datetime.now(UTC)).total_seconds()
         if left <= 0:
+            certificate = self.peer_certificate
+            assert certificate is not None
             self._end_expired(CertificateExpired(end, certificate))
         elif clock is not None:
-            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end, certificate)
+            self._expiry = clock.callLater(min(left, EXPIRY_CHECK_SECONDS), self._watch, end)
 
     def _end_expired(self, expired: CertificateExpired) -> None:
         say_goodbye = getattr(self.wrappedProtocol, "certificate_expired", None)

@@ -33,9 +33,9 @@ def forbid_core_files() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (most, hard))
 
 
-def begin_log(verbose: bool, observer: Any) -> None:
-    """Start logging to `observer`: from level info on, or from debug on if `verbose`."""
-    shown: Any = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug if verbose else LogLevel.info)
+def begin_log(verbose: bool, observer: Any, least: Any = LogLevel.info) -> None:
+    """Start logging to `observer`: from level `least` on, or from debug on if `verbose`."""
+    shown: Any = LogLevelFilterPredicate(defaultLogLevel=LogLevel.debug if verbose else least)
     if not verbose:
         # Twisted logs each factory and port at level info.
         shown.setLogLevelForNamespace("log_legacy", LogLevel.warn)

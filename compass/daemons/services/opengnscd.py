@@ -31,6 +31,7 @@ from compass.agent.upstream.connector import Dial
 from compass.agent.upstream.dns_discovery import ResolverLookup, SrvLookup
 from compass.agent.upstream.multicast import AnnouncementListener
 from compass.agent.upstream.server_selector import ServerAddress, ServerSelector
+from compass.daemons.certificates.renewal import CertificateRenewal, SessionIssuer
 from compass.daemons.config.reader import parse_listen
 from compass.daemons.config.sections import AUTO_ADDRESS, NOT_SHARED, HostSettings
 from compass.daemons.config.server_list import known_servers
@@ -52,17 +53,18 @@ from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.net.own_listeners import check_means
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
+from compass.daemons.process.own_directories import OwnDirectories
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import AgentCheck
 from compass.gateway.host_api.local_peers import LocalPeers
 from compass.gateway.host_api.routes import site
 from compass.gateway.metrics.exposition import Metrics, Snapshot
+from compass.model.host_api import HostStatus
 from compass.model.names import format_endpoint, parse_endpoint, parse_group, parse_host_name
 from compass.pki.tls_contexts import client_context, server_context
 from compass.server.failure.probes import Prober
-from compass.system.machine import this_machine
-from compass.system.own_address import find_address
+from compass.system.machine import find_address, this_machine
 from compass.system.systemd import passed_sockets, passed_variables
 
 SOFTWARE = f"compass/{compass.__version__}"
@@ -109,18 +111,22 @@ class HostService(Service):
         self._dns = config.dns
         self._identity = identity = LiveIdentity(reactor, config.tls, "host")
         self._ports: list[Any] = []
+        self._directories = OwnDirectories(reactor)
         self._name = parse_host_name(identity.name)
         known = known_servers(settings.servers, settings.prefer)
         draw = random.SystemRandom().random
         self._selector = ServerSelector(draw, known.candidates)
         self._agent = Agent(self._dependencies(config))
-        identity.recovered.append(self._agent.components.upstream.retry_now)
+        upstream = self._agent.components.upstream
+        identity.recovered.append(upstream.retry_now)
+        issuer = SessionIssuer(upstream.ask, lambda: self._renewal.start())
+        self._renewal = CertificateRenewal(reactor, config.tls, identity, issuer)
+        upstream.follow(issuer)
         self._service_names: list[SrvLookup] = []
         if known.services:
             lookup = ResolverLookup(_resolver(reactor, settings.resolver))
             for name, rank in known.services:
                 self._selector.expect(name)
-                upstream = self._agent.components.upstream
                 self._service_names.append(SrvLookup(reactor, draw, lookup, name, rank, upstream))
 
     def _dependencies(self, config: HostConfig) -> AgentDependencies:
@@ -159,20 +165,26 @@ class HostService(Service):
             connections_max=_connections_max(),
             view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
             certificates=lambda: identity.certificates,
+            development=settings.development,
         )
 
     def startService(self) -> None:
-        """Answer from the disk cache, then connect to a server; `started` fails with CannotListenError."""
+        """Answer from the disk cache, then connect to a server; `started` fails if the daemon cannot serve."""
         super().startService()
         self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
+
+    def status(self) -> HostStatus:
+        """Return the state of the agent."""
+        return self._agent.api.status()
 
     def _find_address(self) -> str:
         """Return the address from which this machine reaches its servers now; empty: there is no network."""
         return find_address(server.address for server in self._selector.servers)
 
     async def _start(self, settings: HostSettings) -> None:
+        await self._directories.lock(Path(settings.state_directory), "state_directory")
         agent, view, upstream = self._agent, self._agent.components.view, self._agent.components.upstream
         metrics = Metrics(
             self._reactor, {"version": compass.__version__}, Snapshot(AgentMetrics, "opengns_host_", agent.api.metrics)
@@ -199,6 +211,8 @@ class HostService(Service):
             await listen_dns(
                 self._reactor, self._dns, view, self._name, self._ports, metrics.gateways.dns_answers, guard
             )
+        if (shared := _view_directory(settings)) is not None:
+            await self._directories.lock(shared, "view")
         for warning in agent.api.status().warnings:
             self.log.warn("{warning}", warning=warning)
         agent.start()
@@ -231,10 +245,12 @@ class HostService(Service):
         super().stopService()
         self.started.cancel()
         self._identity.stop()
+        self._renewal.stop()
         for name in self._service_names:
             name.stop()
         closing = [maybeDeferred(port.stopListening) for port in self._ports]
         stopped = gatherResults([*closing, self._agent.stop()], consumeErrors=True)
+        stopped.addBoth(lambda _: self._directories.release())
         return stopped.addBoth(lambda _: self.log.info("opengnscd has stopped"))
 
 

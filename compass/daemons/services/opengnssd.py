@@ -18,6 +18,8 @@ from twisted.logger import Logger
 import compass
 from compass.console import pages as console
 from compass.daemons.alerts.channels import alert_channels
+from compass.daemons.certificates.renewal import CertificateRenewal, OwnIssuer
+from compass.daemons.certificates.signer import AuthoritySigner
 from compass.daemons.config.reader import WILDCARDS, parse_listen
 from compass.daemons.config.settings import ServerConfig
 from compass.daemons.net import connection_table
@@ -42,6 +44,9 @@ from compass.gateway.server_api import routes
 from compass.model.catalogue.lookup_scope import LookupScope
 from compass.model.metrics import Gauge
 from compass.model.names import format_endpoint, parse_group
+from compass.model.replies import Reply
+from compass.model.requests import Request
+from compass.model.rules.draft import Principal
 from compass.model.rules.networks import ProbeNetworks
 from compass.model.selection.selector import Selector
 from compass.model.selection.unanswered import UnansweredLookups, is_without_listener
@@ -80,6 +85,12 @@ class ServerService(Service):
         self._worker = worker
         self._identity = identity = LiveIdentity(reactor, config.tls, "server", logs=worker <= 1)
         self._name = identity.name
+        self._signer = AuthoritySigner(config, identity.identity.authorities) if config.server.authority else None
+        self._renewal: CertificateRenewal | None = None
+        # Of several workers one renews; the others read the new files.
+        if self._signer is not None and worker <= 1:
+            issuer = OwnIssuer(self._signer, identity)
+            self._renewal = CertificateRenewal(reactor, config.tls, identity, issuer)
         self._peers: routes.PeerIdentifier = PeerRoles(rules_of(config.tls))
         self._networks = networks_of(config.server, (parse_listen(text)[0] for text in config.server.listen))
         self._database = DatabaseThread(reactor)
@@ -118,7 +129,9 @@ class ServerService(Service):
                 Rate(settings.host_changes_per_second, settings.host_changes_burst),
             ),
             store_wait_seconds=settings.store_wait_seconds,
+            development=settings.development,
             certificates=lambda: self._identity.certificates,
+            signer=self._signer,
             reports_certificates=self._worker <= 1,
         )
 
@@ -130,6 +143,8 @@ class ServerService(Service):
         super().startService()
         gc.raise_threshold()
         self._identity.start()
+        if self._renewal is not None:
+            self._renewal.start()
         self._database.start()
         self._beside.start()
         self.started = Deferred.fromCoroutine(self._start())
@@ -168,6 +183,11 @@ class ServerService(Service):
         # All workers share one address, so only one of them announces it.
         if self._config.server.announce and self._worker <= 1:
             self._ports.append(self._announce(*parse_group(self._config.server.announce)))
+
+    def ask(self, asker: Principal, request: Request) -> Deferred[Reply]:
+        """Answer a request of this process itself, once the service has started."""
+        assert self._server is not None
+        return self._server.https.ask_as(asker, request)
 
     def _take_snapshot(self) -> ServerMetrics:
         assert self._server is not None
@@ -235,6 +255,8 @@ class ServerService(Service):
         super().stopService()
         self.started.cancel()
         self._identity.stop()
+        if self._renewal is not None:
+            self._renewal.stop()
         if self._server is not None:
             self._server.stop()
         if self._wakeups is not None:

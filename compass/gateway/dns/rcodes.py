@@ -16,7 +16,7 @@ RCODES: dict[int, str] = {
 """Names of the rcodes that answers have (RFC 6895, section 2.3)."""
 NO_SUCH_NAME = frozenset(
     ("bad-name", "bad-address", "unknown-category", "unknown-service", "unknown-dependency", "unknown-listener")
-) | {"unknown-host", "unknown-way"}
+) | {"unknown-host", "unknown-way", "unknown-authority"}
 """Codes of refusals that mean NXDOMAIN: the machine does not have the name. A host's zone has the names that its
 services depend on, and resolvers treat REFUSED as a broken server."""
 

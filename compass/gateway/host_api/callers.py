@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import msgspec
 from twisted.web.server import Request
 
 from compass.gateway.host_api.local_peers import user_of
-from compass.model.host_api import PROCESSES_HEADER, LocalRegister
+from compass.model.host_api import PROCESSES_HEADER, LocalDeregister, LocalRegister
 from compass.model.replies import Refusal
 from compass.system.descriptors import ProcessDescriptor
 from compass.system.process_numbers import Caller, ForeignProcess, descriptor_of_peer, local_number, process_of_peer
 
+Numbered = TypeVar("Numbered", LocalRegister, LocalDeregister)
+"""Request with a process number."""
 
-def with_local_process(request: Request, asked: LocalRegister) -> LocalRegister | Refusal:
-    """Return a registration with its process number translated into the daemon's namespace, or its refusal."""
+
+def with_local_process(request: Request, asked: Numbered) -> Numbered | Refusal:
+    """Return a request with its process number translated into the daemon's namespace, or its refusal."""
     if not asked.pid:
         return asked
     handle = _handle_of(request)

@@ -111,7 +111,7 @@ class HostHttp:
             (operations.RESOLVE, self._resolve),
             (PROMETHEUS, self._prometheus),
             (operations.REGISTER, self._register),
-            (operations.DEREGISTER, _outcome_of(self._api.deregister)),
+            (operations.DEREGISTER, self._deregister),
             (operations.LOAD, _outcome_of(self._api.report_load)),
             (operations.CHECK, _outcome_of(self._api.report_check)),
             (operations.DRAIN, _outcome_of(self._api.drain)),
@@ -166,6 +166,12 @@ class HostHttp:
             return server.answer(request, wanted)
         registered = self._api.register(wanted, user_of(request))
         return self._hold(request, registered) if asked.hold else _outcome(request, registered)
+
+    def _deregister(self, request: Request, asked: LocalDeregister) -> Any:
+        wanted = with_local_process(request, asked)
+        if isinstance(wanted, Refusal):
+            return server.answer(request, wanted)
+        return _outcome(request, self._api.deregister(wanted, user_of(request)))
 
     def _hold(self, request: Request, asked: Deferred[Outcome | Refusal]) -> Any:
         """Answer and keep the response open: the registration ends with the connection."""

@@ -20,6 +20,7 @@ STATUS: dict[str, int] = {
     "unknown-credential": 404,
     "unknown-host": 404,
     "unknown-way": 404,
+    "unknown-authority": 404,
     "exists": 409,
     "in-use": 409,
     "stale-epoch": 409,

@@ -16,7 +16,8 @@ from compass.gateway.http.openapi import EVENTS, Operation, document
 from compass.gateway.http.prometheus_sd import PROMETHEUS
 from compass.gateway.http.sse import Revision
 from compass.model import replies, requests
-from compass.model.rows import Change
+from compass.model.cluster import HostSessions
+from compass.model.rows import AuthorityInfo, Change
 
 
 class Who(msgspec.Struct, frozen=True):
@@ -36,6 +37,22 @@ class EventsAsked(msgspec.Struct, frozen=True):
 
 WHO = Operation(method="GET", path="/v1/who", summary="The caller's role, name and permitted messages.", answers=Who)
 OPENAPI = Operation(method="GET", path="/openapi.json", summary="This document.", no_authentication=True)
+AUTHORITY = Operation(
+    method="GET",
+    path="/v1/join",
+    summary="The authority that signs for joining hosts, which verify it by the fingerprint in their token.",
+    answers=AuthorityInfo,
+    no_authentication=True,
+)
+JOIN = Operation(
+    method="POST",
+    path="/v1/join",
+    summary="The first certificate of a host, for a join token and a certificate request (base64 of PKCS #10, DER). "
+    "The token is used up.",
+    asks=requests.Join,
+    answers=replies.Certified,
+    no_authentication=True,
+)
 EVENTS_OF_ALL = Operation(
     method="GET",
     path="/v1/events",
@@ -44,6 +61,14 @@ EVENTS_OF_ALL = Operation(
     asks=EventsAsked,
     media=EVENTS,
     headers=("Last-Event-ID",),
+)
+
+HOST_SESSIONS = Operation(
+    method="GET",
+    path="/v1/hosts/sessions",
+    summary="The hosts' sessions as they begin and end: events `sessions` (data: HostSessions), the first one with all "
+    "that this server knows; the id is the number of the view. An interrupted stream begins with all again.",
+    media=EVENTS,
 )
 
 
@@ -110,12 +135,13 @@ ASKED = (
     _message(requests.RevokeCredential, replies.Done, "Revoke a token."),
     _message(requests.Apply, replies.Done, "Apply a topology to the declared objects, all or nothing."),
     _message(requests.Steer, replies.Steered, "Send this server's hosts to other servers, or accept them again."),
+    _message(requests.Invite, replies.Invited, "Make a join token for a host; it is shown only once."),
     _message(requests.TryWays, replies.WaysTried, "Send a test message by the channels to administrators."),
     _message(requests.Purge, replies.Done, "Remove rows of listeners that have been offline for long."),
 )
 """Operations that are a request of the protocol."""
 
-OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, *ASKED, PROMETHEUS, EVENTS_OF_ALL)
+OPERATIONS = (HEALTH, READY, METRICS, OPENAPI, WHO, AUTHORITY, JOIN, *ASKED, PROMETHEUS, EVENTS_OF_ALL, HOST_SESSIONS)
 SECURITY = {
     "token": {"type": "http", "scheme": "bearer", "description": "Made by 'opengnsadmin token add'."},
     "certificate": {"type": "mutualTLS", "description": "Of this installation's authority, role admin or host."},
@@ -125,4 +151,5 @@ _ABOUT = "Everything that opengnsadmin can do, over HTTPS. A refusal has a code,
 
 def server_document() -> dict[str, Any]:
     """Return the OpenAPI document, ready for JSON."""
-    return document("OpenGNS server API", _ABOUT, OPERATIONS, (replies.Position, Change), SECURITY)
+    events = (replies.Position, Change, HostSessions)
+    return document("OpenGNS server API", _ABOUT, OPERATIONS, events, SECURITY)

@@ -25,12 +25,13 @@ from compass.gateway.metrics.exposition import Metrics
 from compass.gateway.server_api import operations
 from compass.gateway.server_api.operations import EventsAsked, Who
 from compass.gateway.server_api.origin_check import OriginCheck
+from compass.model.cluster import HostSessions
 from compass.model.host_api import Condition
 from compass.model.interfaces import Clock
 from compass.model.limits import FETCH_LIMIT_MAX
 from compass.model.replies import FeedEvent, Position, Refusal, Reply, Rows
-from compass.model.requests import Fetch
-from compass.model.rows import Listener
+from compass.model.requests import Fetch, Join
+from compass.model.rows import AuthorityInfo, Listener
 from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
 
@@ -66,6 +67,12 @@ class ServerApi(Protocol):
     def turned_away(self, name: str, origin: str, why: str) -> None:
         """Record a certificate that gives no access."""
 
+    def authority(self) -> AuthorityInfo | Refusal:
+        """Return what a host needs to verify the authority before it joins."""
+
+    def join(self, request: Join, origin: str) -> Deferred[Any]:
+        """Return a Deferred of the first certificate of a host that has a join token."""
+
     def may_ask(self, asker: Principal, kind: type[msgspec.Struct]) -> Refusal | None:
         """Return the refusal if a principal may not make requests of a type, else None: before one is read."""
 
@@ -79,6 +86,9 @@ class ServerApi(Protocol):
         self, asker: Principal, since: int | None, deliver: Callable[[FeedEvent], None]
     ) -> Callable[[], None] | Refusal:
         """Deliver every change until the returned function is called."""
+
+    def follow_hosts(self, asker: Principal, deliver: Callable[[HostSessions], None]) -> Callable[[], None] | Refusal:
+        """Deliver the sessions of hosts until the returned function is called."""
 
 
 def site(
@@ -130,8 +140,11 @@ class ServerHttp:
             (health.READY, self._ready),
             (operations.OPENAPI, lambda request, _: server.octets(request, self._document)),
             (operations.WHO, self._say_who),
+            (operations.AUTHORITY, lambda request, _: server.answer(request, self._api.authority())),
+            (operations.JOIN, self._join),
             (PROMETHEUS, self._prometheus),
             (operations.EVENTS_OF_ALL, self._events),
+            (operations.HOST_SESSIONS, self._host_sessions),
             *((operation, self._ask) for operation in operations.ASKED),
             *more,
         ]
@@ -165,7 +178,7 @@ class ServerHttp:
 
     def _asker(self, request: Request) -> Principal:
         """Return the caller, by its token if there is one, else by its certificate. Raises RequestRejected."""
-        origin = str(getattr(request.getClientAddress(), "host", ""))
+        origin = _origin(request)
         shown = request.getHeader("authorization")
         if shown is not None:
             scheme, _, token = shown.partition(" ")
@@ -190,6 +203,9 @@ class ServerHttp:
 
     def _ask(self, request: Request, asked: Any) -> Any:
         return server.answers(request, self._api.ask_as(_who(request), asked))
+
+    def _join(self, request: Request, asked: Join) -> Any:
+        return server.answers(request, self._api.join(asked, _origin(request)))
 
     def _health(self, status: str) -> Health:
         return Health(status, "available" if self._api.store_answers else "away", self._api.certificates)
@@ -233,6 +249,14 @@ class ServerHttp:
         stream.start(result)
         return Deferred()
 
+    def _host_sessions(self, request: Request, _: None) -> Any:
+        stream = _CallersStream(request, self._clock, self)
+        result = self._api.follow_hosts(_who(request), lambda told: stream.deliver(told.view, "sessions", told))
+        if isinstance(result, Refusal):
+            return server.answer(request, result)
+        stream.start(result)
+        return Deferred()
+
     def is_allowed(self, request: Request) -> bool:
         """Return whether the caller would still be admitted: its token may have been removed meanwhile."""
         try:
@@ -256,6 +280,11 @@ def _targets(reply: Reply) -> Any:
     if not isinstance(reply, Rows):
         return reply
     return target_groups(row for row in reply.rows if isinstance(row, Listener) and row.state != "offline")
+
+
+def _origin(request: Request) -> str:
+    """Return the address that a request came from."""
+    return str(getattr(request.getClientAddress(), "host", ""))
 
 
 def _who(request: Request) -> Principal:

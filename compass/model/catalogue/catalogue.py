@@ -215,6 +215,12 @@ class Catalogue(msgspec.Struct, frozen=True):
         peers = self.listeners.get(service_id)
         return peers.get((address, port)) if peers is not None else None
 
+    def listeners_within(self, category: str) -> Iterator[Listener]:
+        """Yield all listeners of a category, whatever their state."""
+        for service in self.services.get(category, ()):
+            peers = self.listeners.get(service)
+            yield from peers.values() if peers is not None else ()
+
 
 def catalogue_of(rows: Iterable[Row], topics: dict[str, int], revision: int) -> Catalogue:
     """Build the full catalogue at a server's start, from all rows, the topics' revisions and the log's revision."""

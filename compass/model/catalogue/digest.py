@@ -25,6 +25,7 @@ from compass.model.rows import (
     Dependency,
     Host,
     Listener,
+    ListenerKey,
     Policy,
     Row,
     Service,
@@ -81,6 +82,11 @@ def row_digest(row: Row) -> int:
 def digest_of_rows(rows: Iterable[Row]) -> int:
     """Return the digest of rows; 0 for no row."""
     return sum(map(row_digest, rows)) % _MODULUS
+
+
+def instance_digest(key: ListenerKey, epoch: int) -> int:
+    """Return the digest of one instance, for the comparison of what a host holds and what is recorded for it."""
+    return int.from_bytes(blake2b(_encode((*key, epoch)), digest_size=DIGEST_OCTETS).digest(), "big")
 
 
 def to_hex(digest: int) -> str:

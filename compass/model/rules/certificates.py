@@ -15,8 +15,8 @@ from compass.model.host_api import CertificateRole, Condition
 NOTICE_DAYS = (30, 7, 1)
 """Days before the end of a certificate at which a daemon warns and a server opens an incident, in descending order:
 time to order a new one, time to install it, and the last moment."""
-MINUTE_SECONDS, HOUR_SECONDS = 60.0, 3600.0
-DAY_SECONDS = 86_400.0
+MINUTE, HOUR, DAY = 60.0, 3_600.0, 86_400.0
+"""Seconds of a minute, an hour and a day."""
 
 _WHAT: Mapping[CertificateRole, str] = {
     "leaf": "certificate",
@@ -53,7 +53,7 @@ class OwnCertificate(msgspec.Struct, frozen=True):
     def notice_days(self, now: float) -> int:
         """Return the smallest of NOTICE_DAYS that the rest of its life is below; 0: none, or it has expired."""
         left = self.not_after - now
-        return min((days for days in NOTICE_DAYS if 0 < left < days * DAY_SECONDS), default=0)
+        return min((days for days in NOTICE_DAYS if 0 < left < days * DAY), default=0)
 
     def notice(self, now: float) -> str:
         """Return the warning about an end within NOTICE_DAYS; empty: there is none to give."""
@@ -68,12 +68,12 @@ class OwnCertificate(msgspec.Struct, frozen=True):
 
 def _rest(seconds: float) -> str:
     """Return a time in the unit in which a person counts it: days, hours below two days, minutes below two hours."""
-    if seconds >= 2 * DAY_SECONDS:
-        return f"{seconds / DAY_SECONDS:.0f} days"
-    if seconds >= 2 * HOUR_SECONDS:
-        return f"{seconds / HOUR_SECONDS:.0f} hours"
-    if seconds >= 2 * MINUTE_SECONDS:
-        return f"{seconds / MINUTE_SECONDS:.0f} minutes"
+    if seconds >= 2 * DAY:
+        return f"{seconds / DAY:.0f} days"
+    if seconds >= 2 * HOUR:
+        return f"{seconds / HOUR:.0f} hours"
+    if seconds >= 2 * MINUTE:
+        return f"{seconds / MINUTE:.0f} minutes"
     return f"{seconds:.0f} seconds"
 
 

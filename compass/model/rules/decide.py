@@ -20,12 +20,14 @@ from compass.model.requests import (
     Attend,
     Deregister,
     Digest,
+    Disown,
     Drain,
     Examine,
     Fetch,
     Findings,
     Impact,
     Incident,
+    Invite,
     IssueCredential,
     Lag,
     Pull,
@@ -35,6 +37,7 @@ from compass.model.requests import (
     ReadRequest,
     Register,
     Remove,
+    Renew,
     Report,
     RevokeCredential,
     Status,
@@ -48,16 +51,16 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
-from compass.model.rules import administration, listeners, listing, queries
+from compass.model.rules import administration, instances, listeners, listing, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
 from compass.model.text import escape_line
 
 _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
     (frozenset({"host", "admin"}), (Register, Deregister, Drain, Report, WeighedReport)),
-    (frozenset({"host"}), (Findings, Watch)),
+    (frozenset({"host"}), (Disown, Findings, Watch, Renew)),
     (frozenset({"host", "admin", "viewer"}), (Pull,)),
     (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
-    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays)),
+    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays, Invite)),
     (frozenset({"server"}), (Suspect, Incident, Verdict, Attend)),
 )
 ROLES: dict[type, frozenset[str]] = {request: roles for roles, requests in _ROLES for request in requests}
@@ -69,6 +72,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Drain: listeners.decide_drain,
     Report: listeners.decide_report,
     WeighedReport: listeners.decide_report,
+    Disown: instances.decide_disown,
     Suspect: listeners.decide_suspect,
     Incident: listeners.decide_incident,
     Verdict: listeners.decide_verdict,
@@ -91,12 +95,20 @@ _LOGGED_FOR_ADMINS = frozenset(
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
 
-def decide(catalogue: Catalogue, request: Undecided, principal: Principal, now: float, token: str) -> Decision:
+def decide(
+    catalogue: Catalogue,
+    request: Undecided,
+    principal: Principal,
+    now: float,
+    token: str,
+    in_development: bool = False,
+) -> Decision:
     """Decide a request on this catalogue: pure, so that it can be decided again if another server committed first.
 
     `now`: UNIX time in seconds. `token`: 256 fresh random bits as text, used if a credential is to be issued.
+    `in_development`: registrations declare services in open categories.
     """
-    return _conclude(Draft(catalogue, principal, now, token), request, _DECISIONS[type(request)])
+    return _conclude(Draft(catalogue, principal, now, token, in_development), request, _DECISIONS[type(request)])
 
 
 def answer(catalogue: Catalogue, request: ReadRequest, principal: Principal, now: float) -> Decision:
@@ -166,6 +178,8 @@ def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -
     if isinstance(request, Apply) and request.dry_run:
         return Decision(catalogue, (), reply)
     entry = _administration(request, principal, now, "done", draft.catalogue.revision)
+    if draft.declared:
+        entry = _entry("declare", request, principal, now, "done", draft.catalogue.revision)
     return Decision(draft.catalogue, tuple(draft.changes), reply, administration=entry)
 
 
@@ -191,10 +205,16 @@ def _administration(
 ) -> AdministrationEntry | None:
     if principal.role != "admin" or type(request) not in _LOGGED_FOR_ADMINS or getattr(request, "dry_run", False):
         return None
+    return _entry(_operation(type(request)), request, principal, now, outcome, revision)
+
+
+def _entry(
+    operation: str, request: Any, principal: Principal, now: float, outcome: str, revision: int
+) -> AdministrationEntry:
     return AdministrationEntry(
         number=0,
         time=now,
-        operation=_operation(type(request)),
+        operation=operation,
         arguments=parameters_of(request),
         origin=principal.origin,
         principal=principal.name,

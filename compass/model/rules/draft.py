@@ -65,20 +65,26 @@ class Refused(Exception):
         self.refusal = refusal
 
 
-def refuse(code: Code, message: str, *, epoch: int = 0, problems: tuple[Problem, ...] = ()) -> NoReturn:
+def refuse(code: Code, message: str, *, epoch: int = 0, host: str = "", problems: tuple[Problem, ...] = ()) -> NoReturn:
     """End the decision without a change; the principal gets the reason. Raises Refused."""
-    raise Refused(Refusal(code, message, epoch=epoch, problems=problems))
+    raise Refused(Refusal(code, message, epoch=epoch, host=host, problems=problems))
 
 
 class Draft:
     """Draft that collects and numbers the changes of one decision; mutable, and dropped after the decision."""
 
-    def __init__(self, catalogue: Catalogue, principal: Principal, now: float, token: str = "") -> None:
-        """`token`: 256 fresh random bits as text, used if a credential is to be issued."""
+    def __init__(
+        self, catalogue: Catalogue, principal: Principal, now: float, token: str = "", in_development: bool = False
+    ) -> None:
+        """`token`: 256 fresh random bits as text, used if a credential is to be issued. `in_development`: registrations
+        declare services in open categories."""
         self.catalogue = catalogue
         self.principal = principal
         self.now = now
         self.token = token
+        self.in_development = in_development
+        self.declared = ""
+        """Service that the request has declared by registering it."""
         self.changes: list[Change] = []
 
     def set(self, operation: str, row: Row) -> None:
@@ -113,24 +119,28 @@ class Draft:
         if id not in self.catalogue.alerts:
             self.set("alert", Alert(id, "failure", self.now, text))
 
-    def close_incident(self, id: str) -> None:
+    def close_incident(self, id: str) -> bool:
+        """Close an incident. Returns whether it was open."""
         alert = self.catalogue.alerts.get(id)
         if alert is not None:
             self.remove("alert-over", alert)
+        return alert is not None
 
     def close_alerts(self, listener: Listener) -> None:
         """Close the incidents of a listener."""
-        if not self.catalogue.alerts:
-            return
-        for kind in ("failure", "slow"):
-            alert = self.catalogue.alerts.get(alert_id(kind, listener))
-            if alert is not None:
-                self.remove("alert-over", alert)
+        if self.catalogue.alerts:
+            for id in (alert_id("failure", listener), alert_id("slow", listener), unheld_id(listener)):
+                self.close_incident(id)
 
 
 def alert_id(kind: str, listener: Listener) -> str:
     """Return the id of an incident: its kind and the listener."""
     return f"{kind} {listener.service} {format_endpoint(listener.address, listener.port)}"
+
+
+def unheld_id(listener: Listener) -> str:
+    """Return the id of the incident that a listener's host does not hold it."""
+    return f"failure unheld {listener.service} {format_endpoint(listener.address, listener.port)}"
 
 
 def listener_of(alert: Alert) -> ListenerKey | None:

@@ -31,9 +31,9 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import FAILING, IDLE, Listener, State
-from compass.model.rules.draft import Draft, refuse
+from compass.model.rules import instances, validation
+from compass.model.rules.draft import Draft, refuse, unheld_id
 from compass.model.rules.failure import may_condemn
-from compass.model.rules.own_checks import FAILED, answered, apply_own_check, operation_of
 from compass.model.rules.shares import check_parameters, check_registration
 from compass.model.rules.validation import check_epoch, check_host, detail_problem, is_doubtful, saw_it_die
 from compass.model.text import escape_line
@@ -41,8 +41,7 @@ from compass.model.text import escape_line
 
 def decide_register(draft: Draft, request: Register) -> Registered:
     """Decide a registration (2.1). An older epoch is refused; an equal one keeps the listener's state."""
-    service = existing_service(draft, request.service)
-    _check_registrant(draft, service, request.credential)
+    service = _permitted_service(draft, request)
     address, port = parse_address(request.address), parse_port(request.port)
     check_parameters(request)
     old = draft.catalogue.listener(service, address, port)
@@ -50,17 +49,12 @@ def decide_register(draft: Draft, request: Register) -> Registered:
     if old is None and len(draft.catalogue.listeners.get(service, {})) >= LISTENERS_PER_SERVICE_MAX:
         most = LISTENERS_PER_SERVICE_MAX
         refuse("too-large", f"{service} has {most} listeners, the most there can be; purge old ones")
-    if old is not None and epoch < old.epoch:
-        refuse("stale-epoch", f"{_named(old)} was registered by a newer instance", epoch=old.epoch)
-    if old is not None and epoch == old.epoch and old.state == "offline":
-        refuse(
-            "deregistered",
-            f"this instance of {_named(old)} is over ({old.cause}); only a new one can register",
-            epoch=old.epoch,
-        )
+    if old is not None:
+        instances.check_succession(draft, old, epoch)
     same = old if old is not None and epoch == old.epoch else None
     # A host that registers its listeners again after a server's restart has no new evidence about their health.
-    state: State = same.state if same is not None else "up"
+    state: State = instances.state_held(draft.catalogue, same) if same is not None else "up"
+    warning = instances.doubt_about(draft, old, service, address)
     row = Listener(
         service=service,
         address=address,
@@ -79,26 +73,27 @@ def decide_register(draft: Draft, request: Register) -> Registered:
         check=request.check,
         failing=request.failing,
     )
-    if same is not None:
+    if same is not None and same.state == state:
         row = msgspec.structs.replace(row, changed_at=same.changed_at, cause=same.cause)
-    row = apply_own_check(row, same, draft.now)
+    row = instances.apply_own_check(row, same, draft.now)
     if row == same:
-        return Registered(draft.catalogue.revision, row.state, changed=False)
+        return Registered(draft.catalogue.revision, row.state, changed=False, warning=warning)
     check_registration(draft.catalogue, old, row)
-    draft.set(operation_of(same, row), row)
+    draft.set(instances.operation_of(same, row), row)
     _settle_alerts(draft, same, row)
-    registered = Registered(draft.catalogue.revision, row.state)
+    registered = Registered(draft.catalogue.revision, row.state, warning=warning)
     _attend(draft, service)
     return registered
 
 
 def _settle_alerts(draft: Draft, same: Listener | None, row: Listener) -> None:
     """Close the alerts of a listener that is up, and open one if its own check fails only now."""
-    if row.state == "up":
+    was_unheld = draft.close_incident(unheld_id(row))
+    if row.state == "up" or (was_unheld and row.state == "draining"):
         draft.close_alerts(row)
         _settle_cap(draft, row)
     elif row.failing and not (same is not None and same.failing):
-        draft.open_alert("failure", row, f"{_named(row)} on host {row.host}: {FAILED}{row.failing}")
+        draft.open_alert("failure", row, f"{_named(row)} on host {row.host}: {instances.FAILED}{row.failing}")
 
 
 def _attend(draft: Draft, service: str) -> None:
@@ -123,14 +118,22 @@ def decide_deregister(draft: Draft, request: Deregister) -> Deregistered:
     check_epoch(draft, request.epoch, old)
     if request.epoch < old.epoch:
         refuse("stale-epoch", f"{_named(old)} belongs to a newer instance, which stays registered", epoch=old.epoch)
+    if request.unverified and request.epoch > old.epoch:
+        # It was never recorded: what is recorded is another instance, which this host knows nothing about.
+        refuse("unknown-listener", f"epoch {request.epoch} of {_named(old)} was never registered", epoch=old.epoch)
     if old.state == "offline" and request.epoch == old.epoch:
         return Deregistered(draft.catalogue.revision, "offline", changed=False)
     if is_doubtful(draft.principal, request, old):
         return Deregistered(draft.catalogue.revision, old.state, changed=False)
     operation, cause = ("died", "its process ended") if request.died else ("deregister", "deregistered")
-    row = msgspec.structs.replace(old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause)
+    # A newer instance that is over before its registration: the host of the older one has to know whose it was.
+    host = draft.principal.name if request.epoch > old.epoch and draft.principal.role == "host" else old.host
+    row = msgspec.structs.replace(
+        old, state="offline", changed_at=draft.now, epoch=request.epoch, cause=cause, host=host
+    )
     draft.set(operation, row)
     if request.died:
+        draft.close_incident(unheld_id(row))
         draft.open_alert("failure", row, f"{_named(row)} on host {row.host} ended without deregistering")
     else:
         draft.close_alerts(row)
@@ -226,8 +229,12 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
     if old is None or old.epoch != request.epoch or old.state == "offline":
         return Reported(draft.catalogue.revision, old.state if old else "offline")
     row, cause = old, escape_line(request.cause, DETAIL_MAX)
+    unheld = instances.is_unheld(draft.catalogue, old)
+    if request.alive and unheld:
+        # Another program may have its address and port by now; only its host knows.
+        return Reported(draft.catalogue.revision, old.state)
     if request.alive and old.failing and old.state in FAILING:
-        row = answered(old, cause, draft.now)
+        row = instances.answered(old, cause, draft.now)
         if row != old:
             draft.set("suspect", row)
             _settle_cap(draft, row)
@@ -247,6 +254,8 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
             )
             draft.open_incident(_cap_id(old), text)
             return Reported(draft.catalogue.revision, old.state)
+        if unheld:
+            cause = escape_line(f"{instances.UNHELD}, and {cause}", DETAIL_MAX)
         row = msgspec.structs.replace(old, state="down", changed_at=draft.now, cause=cause)
         draft.set("confirm", row)
         draft.open_alert("failure", row, f"{_named(row)} is down: {row.cause}")
@@ -276,8 +285,7 @@ def _cap_id(row: Listener) -> str:
 
 def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
     """Return all listeners of a listener's category."""
-    for service in draft.catalogue.services.get(category_of(row.service), ()):
-        yield from draft.catalogue.listeners.get(service, {}).values()
+    return draft.catalogue.listeners_within(category_of(row.service))
 
 
 def decide_purge(draft: Draft, request: Purge) -> Done:
@@ -328,7 +336,7 @@ def existing_listener(draft: Draft, service: str, address: str, port: int) -> Li
 
 def check_credential(draft: Draft, service: str, token: str, action: str) -> None:
     """Check that the token is a credential of the service; administrators need none. Raises Refused."""
-    if draft.principal.role == "admin" and not token:
+    if not token and (draft.principal.role == "admin" or validation.is_open(draft, service)):
         return
     if not credential_holds(draft.catalogue, service, token, draft.now):
         refuse(
@@ -339,10 +347,14 @@ def check_credential(draft: Draft, service: str, token: str, action: str) -> Non
         )
 
 
-def _check_registrant(draft: Draft, service: str, token: str) -> None:
-    """Check the credential and the host of a registration. Raises Refused."""
-    check_credential(draft, service, token, "register")
+def _permitted_service(draft: Draft, request: Register) -> str:
+    """Return the service of a registration whose credential and host are right. Raises Refused."""
+    if draft.in_development:
+        validation.declare(draft, parse_service_id(request.service))
+    service = existing_service(draft, request.service)
+    check_credential(draft, service, request.credential, "register")
     check_host(draft, service, "register")
+    return service
 
 
 def credential_holds(catalogue: Catalogue, service: str, token: str, now: float) -> bool:
@@ -369,8 +381,7 @@ def _epoch_for(draft: Draft, request: Register, old: Listener | None) -> int:
 
 
 def _uses(draft: Draft, service: str) -> bool:
-    """Return whether the requesting host has services that depend on this service's category or on one that it backs
-    up."""
+    """Return whether the requesting host has services that depend on this one's category or one that it backs up."""
     host = draft.catalogue.hosts.get(draft.principal.name)
     if host is None:
         return False

@@ -23,7 +23,7 @@ from compass.model.limits import (
 from compass.model.requests import Register
 from compass.model.rows import Category, Dependency, Listener, Row
 from compass.model.rules.draft import refuse
-from compass.model.rules.own_checks import check_texts
+from compass.model.rules.instances import check_texts
 
 _ADVICE = "shorten metadata, deregister listeners, or purge offline ones"
 

@@ -1,4 +1,5 @@
-"""Validation: objects that administrators set, in canonical form and within limits; epochs and hosts of requests."""
+"""Validation: objects that administrators set, in canonical form and within limits; epochs and hosts of requests; the
+services that registrations declare in development mode."""
 
 from __future__ import annotations
 
@@ -19,7 +20,15 @@ from compass.model.limits import (
     POOLS_PER_CATEGORY_MAX,
     PROBE_PATH_MAX,
 )
-from compass.model.names import parse_address, parse_host_name, parse_label, parse_port, parse_service_id
+from compass.model.names import (
+    RESERVED_PREFIX,
+    category_of,
+    parse_address,
+    parse_host_name,
+    parse_label,
+    parse_port,
+    parse_service_id,
+)
 from compass.model.requests import Deregister, Report
 from compass.model.rows import ANY_HOST, Category, Dependency, Host, Listener, Policy, Service
 from compass.model.rules.draft import Draft, Principal, refuse, text_problem
@@ -200,3 +209,26 @@ def detail_problem(report: Report) -> str:
     if len(report.detail) > DETAIL_MAX:
         return f"detail has {len(report.detail)} characters; at most {DETAIL_MAX}: cut it"
     return text_problem(report)
+
+
+def declare(draft: Draft, service: str) -> None:
+    """Add the service of a host's registration in development mode, and its category if there is none.
+
+    The category is open, and depends on itself, so that the host that serves it can look it up as well. A category that
+    exists and is not open is left to the administrators, and so are those of tokens.
+    """
+    name = category_of(service)
+    if not draft.in_development or draft.principal.role != "host" or name.startswith(RESERVED_PREFIX):
+        return
+    if name not in draft.catalogue.categories:
+        draft.set("category-add", Category(name, policy=Policy(open=True)))
+        draft.set("dependency-add", Dependency(name, name))
+    if is_open(draft, service) and draft.catalogue.service(service) is None:
+        draft.set("service-add", Service(service))
+        draft.declared = service
+
+
+def is_open(draft: Draft, service: str) -> bool:
+    """Return whether hosts register, drain and deregister the service without a credential."""
+    category = draft.catalogue.categories.get(category_of(service))
+    return draft.in_development and category is not None and category.policy.open

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from compass.model.interfaces import Clock
 from compass.model.requests import Incident
-from compass.model.rules.certificates import DAY_SECONDS, NOTICE_DAYS, OwnCertificate
+from compass.model.rules.certificates import DAY, NOTICE_DAYS, OwnCertificate
 from compass.model.rules.draft import Principal
 from compass.model.text import escape_line
 from compass.server.commit.committer import Committer
@@ -63,7 +63,7 @@ class CertificateAlerts:
         now, certificates = self._now(), self._certificates()
         for days in NOTICE_DAYS:
             due = [one for one in certificates if one.notice_days(now) == days]
-            near = [one for one in certificates if one.not_after - now < days * DAY_SECONDS]
+            near = [one for one in certificates if one.not_after - now < days * DAY]
             self._set(f"({days} days)", [one.notice(now) for one in due], keep=bool(near))
         invalid = [text for one in certificates if (text := one.problem(now))]
         self._set("(invalid)", invalid, keep=bool(invalid))

@@ -35,14 +35,15 @@ of other servers are. absent: the store has not changed."""
 class Decider:
     """Calls the rules with the time and the random tokens that they must not take themselves."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, in_development: bool = False) -> None:
+        self._in_development = in_development
         self._now = environment.now
         self._token = environment.token
 
     def decide(self, catalogue: Catalogue, request: Undecided, principal: Principal) -> Decision:
         """Return the decision on one request."""
         token = self._token() if isinstance(request, IssueCredential) else ""
-        return decide(catalogue, request, principal, self._now(), token)
+        return decide(catalogue, request, principal, self._now(), token, self._in_development)
 
     def decide_batch(self, catalogue: Catalogue, batch: Iterable[PendingRequest]) -> list[Decision]:
         """Return the decisions on a batch, each after the one before."""

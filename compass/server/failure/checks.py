@@ -18,8 +18,8 @@ from compass.model.replies import Refusal, Reply, Reported
 from compass.model.requests import Suspect, Undecided, Verdict
 from compass.model.rows import Listener, ListenerKey, Policy
 from compass.model.rules.failure import finding_of, judge
+from compass.model.rules.instances import FAILED
 from compass.model.rules.networks import NoProbe, ProbeDenied
-from compass.model.rules.own_checks import FAILED
 from compass.server.failure.indirect_probes import ProbeResult
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.failure.records import HealthRecords
@@ -251,11 +251,13 @@ class SuspectCheck(HealthCheck):
             self.context.records.record_judgement(self.key, f"{cause}, but {FAILED}{self.row.failing}"[:CAUSE_MAX])
             self._try_again()
         else:
-            # A check that fails only now keeps the listener suspect.
             self.verdict(alive=True, cause=cause, settled=self._still_suspect)
 
     def _still_suspect(self, reply: Reported) -> None:
+        """Probe on: what answers may be another program, or a service whose check fails only now."""
         if reply.state == "suspect":
+            text = "it answers, but its host does not hold it, or has just found that its own check fails"
+            self.context.records.record_judgement(self.key, text)
             self._try_again()
 
     def _settled(self, reply: Reported) -> None:

@@ -22,7 +22,7 @@ from compass.model.requests import Examine, Findings, Report, Undecided, Weighed
 from compass.model.rows import FAILING, Alert, Change, Listener, ListenerKey, Policy
 from compass.model.rules.decide import decide
 from compass.model.rules.draft import Principal
-from compass.model.rules.own_checks import CHECK_PASSED
+from compass.model.rules.instances import CHECK_PASSED
 from compass.server.commit.committer import Committer
 from compass.server.failure.checks import HealthCheck, RecoveryCheck, SlowTimer, SuspectCheck, UnconfirmedCheck
 from compass.server.failure.indirect_probes import IndirectProbes, ProbeResult, ProbingHosts
@@ -66,7 +66,12 @@ class FailureDetector:
     """
 
     def __init__(
-        self, server: str, committer: Committer, suspicions: PendingSuspicions, dependencies: DetectorDependencies
+        self,
+        server: str,
+        committer: Committer,
+        suspicions: PendingSuspicions,
+        dependencies: DetectorDependencies,
+        index: ListenerIndex,
     ) -> None:
         environment = dependencies.environment
         self.clock = environment.clock
@@ -86,7 +91,7 @@ class FailureDetector:
         """Checks of listeners that are suspect, down or slow."""
         self._checks: dict[ListenerKey, UnconfirmedCheck] = {}
         """Checks of listeners in use."""
-        self._index = ListenerIndex()
+        self._index = index
         self._timers = Timers(self.clock)
 
     def start(self, catalogue: Catalogue) -> None:
@@ -293,7 +298,7 @@ class FailureDetector:
         if row.state == "offline":
             self._forget(key)
             return
-        self._index.add(key, row.host)
+        self._index.add(key, row.host, row.epoch)
         category = catalogue.categories.get(category_of(row.service))
         policy = category.policy if category is not None else Policy()
         if not self._cluster.owns(row):

@@ -16,7 +16,7 @@ from compass.model.requests import Deregister, Suspect, Undecided
 from compass.model.rows import FAILING, Listener, Policy
 from compass.model.rules.draft import Principal
 from compass.model.rules.networks import ProbeDenied
-from compass.server.commit.committer import Committer
+from compass.server.commit.replica import Replica
 from compass.server.failure.checks import CAUSE_MAX
 from compass.server.failure.local_health import LocalHealthMonitor
 
@@ -42,23 +42,31 @@ class Detector(Protocol):
         """Have a request of the server itself decided."""
 
 
+class Registrations(Protocol):
+    """Component that has deregistrations decided."""
+
+    def submit(self, request: Deregister, principal: Principal) -> Deferred[Reply]:
+        """Have a deregistration decided."""
+
+
 class DoubtfulDeaths:
     """Deregistrations, of which some are only a reason to probe."""
 
-    def __init__(self, committer: Committer, detector: Detector) -> None:
-        self._committer = committer
+    def __init__(self, replica: Replica, registrations: Registrations, detector: Detector) -> None:
+        self._replica = replica
+        self._registrations = registrations
         self._detector = detector
 
     def deregister(self, request: Deregister, principal: Principal) -> Deferred[Reply]:
         """Have a deregistration decided (2.2), and probe if it is not known whether the process has ended."""
-        decided = self._committer.submit(request, principal)
+        decided = self._registrations.submit(request, principal)
         return decided.addCallback(self._probe, request) if request.died else decided
 
     def _probe(self, reply: Reply, request: Deregister) -> Reply | Deferred[Reply]:
         if not isinstance(reply, Deregistered) or reply.state in FAILING or reply.state == "offline":
             return reply
         key = parse_service_id(request.service), parse_address(request.address), request.port
-        catalogue = self._committer.replica.catalogue
+        catalogue = self._replica.catalogue
         row, category = catalogue.listener(*key), catalogue.categories.get(category_of(key[0]))
         if row is None or category is None:
             return reply
@@ -74,7 +82,7 @@ class DoubtfulDeaths:
         def suspected(decided: Reply) -> Reply:
             if not isinstance(decided, Reported):
                 return decided
-            if self._committer.replica.catalogue.listener(*key) is None:
+            if self._replica.catalogue.listener(*key) is None:
                 return Refusal("unknown-listener", f"{key[0]} has no listener at {key[1]} port {key[2]} any more")
             return Deregistered(decided.revision, decided.state, changed=False)
 

@@ -69,6 +69,10 @@ class HostRivals:
         self._forget_later(host, RIVAL_QUIET_SECONDS)
         return rivalry.until - self._clock.seconds()
 
+    def are_counted(self, host: str) -> bool:
+        """Return whether another daemon has replaced the host's session within REPLACED_SECONDS."""
+        return host in self._rivalries
+
     def replaced(self, host: str, old: str, new: str) -> float:
         """Count a session that another daemon replaced; `old` and `new` are the addresses that the two came from.
 

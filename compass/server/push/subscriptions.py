@@ -44,11 +44,25 @@ class HostListener(Protocol):
         """Note that the session's host is here."""
 
 
+class Holdings(Protocol):
+    """Comparison of what hosts hold with what is recorded for them."""
+
+    def differ(self, host: str, digest: str) -> bool:
+        """Return whether other instances are recorded for a host than it holds."""
+
+    def send_recorded(self, session: Session) -> None:
+        """Send a host what is recorded for it."""
+
+    def note_trouble(self, host: str, text: str) -> None:
+        """Open or close the incident that a host asks for."""
+
+
 class Guards(msgspec.Struct, frozen=True):
     """Checks that a host is not sent an older or another state than the store's."""
 
     anti_entropy: AntiEntropy
     later: LaterRevisions
+    holdings: Holdings
 
 
 def _is_same_daemon(session: Session, instance: str) -> bool:
@@ -94,7 +108,7 @@ class Subscriptions:
         self._committer = committer
         self._replica = committer.replica
         self._publisher = publisher
-        self._anti_entropy, self.later = guards.anti_entropy, guards.later
+        self._anti_entropy, self.later, self._holdings = guards.anti_entropy, guards.later, guards.holdings
         self._hosts = hosts
         self.admission = Admission(clock)
         self.rivals = HostRivals(clock, committer, identity.principal)
@@ -123,6 +137,8 @@ class Subscriptions:
         since = request.since if request.store == self._store else -1
         categories = frozenset(category_of(service) for service in host.services)
         refusal = await self._reach(host.name, since)
+        # Compared now, because what the host registers from here on is not in its digest.
+        differs = self._holdings.differ(host.name, request.holds)
         refusal = refusal or await self._turn(session, categories, since) or await self._record_host(host)
         if refusal is None and not session.connected:
             refusal = Refusal("unreachable", "the session ended meanwhile")
@@ -130,6 +146,11 @@ class Subscriptions:
             return refusal
         self.later.watched(host.name)
         watching = self._subscribe(session, request, host, since)
+        session.takes_recorded = session.takes_recorded or bool(request.holds)
+        if differs and not self.rivals.are_counted(host.name):
+            # Of two machines with one certificate each would disown what the other one holds.
+            self._holdings.send_recorded(session)
+        self._holdings.note_trouble(host.name, request.trouble)
         return _with_reason(watching, undialled) if undialled else watching
 
     def missed(self, session: FlowControl, since: int) -> list[CatchUp] | None:

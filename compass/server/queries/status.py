@@ -15,6 +15,7 @@ from compass.server.commit.committer import Committer
 from compass.server.commit.row_counts import DIED
 from compass.server.failure.local_health import LocalHealthMonitor
 from compass.server.push.publisher import Publisher
+from compass.server.queries.host_sessions import HostSessionTracker
 from compass.server.sessions.connection_limits import ConnectionLimits
 from compass.server.sessions.drain import HostDrain
 from compass.server.sessions.identity import ServerIdentity
@@ -36,6 +37,7 @@ class StatusSources(msgspec.Struct, frozen=True):
     health: LocalHealthMonitor
     connections: ConnectionLimits
     drain: HostDrain
+    hosts: HostSessionTracker
 
 
 class StatusReporter:
@@ -113,9 +115,15 @@ class StatusReporter:
         for name in names:
             if octets >= PAGE_OCTETS_MAX and (request.pages or request.cursor):
                 return Lags(catalogue.revision, tuple(lags), lags[-1].host)
-            lags.append(self._lag_with_loss(catalogue.hosts[name]))
+            lags.append(self._with_session(self._lag_with_loss(catalogue.hosts[name])))
             octets += LAG_OCTETS + len(name)
         return Lags(catalogue.revision, tuple(lags))
+
+    def _with_session(self, lag: HostLag) -> HostLag:
+        known = self._sources.hosts.of(lag.host)
+        if known is None or (known.state == "open") != lag.session:
+            return lag
+        return msgspec.structs.replace(lag, since=known.since, origin=known.origin)
 
     def _lag_with_loss(self, host: Host) -> HostLag:
         """Return the lag of a host; its status says if the host has lost its session and is not back."""

@@ -45,6 +45,8 @@ class Greeting(NamedTuple):
     store: str
     revision: int
     software: str
+    renews: str = ""
+    """Fingerprint of the authority whose certificates hosts can renew here; empty: none."""
 
 
 class Redirect(NamedTuple):
@@ -122,6 +124,8 @@ class Session(FlowControl):
         """Run of the daemon, as its last watch said; empty: unknown."""
         self.suspicions = False
         """The host accepts suspicions."""
+        self.takes_recorded = False
+        """The host compares what it holds with what is recorded for it."""
         self.compares = False
         """The host compares digests."""
         self.has_registered = False
@@ -248,8 +252,8 @@ class Session(FlowControl):
 
     def _greet(self, connection: ServerConnection, hello: Hello) -> None:
         match self._context.handler.hello(self):
-            case Greeting(server, store, revision, software):
-                connection.welcome(server, store, revision, software, hello.versions[0])
+            case Greeting(server, store, revision, software, renews):
+                connection.welcome(server, store, revision, software, hello.versions[0], renews)
             case Redirect() as redirect:
                 self.goodbye(*redirect)
 

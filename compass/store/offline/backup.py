@@ -25,6 +25,10 @@ from compass.store.offline.verify import StoreReport, problems_of, report_of
 PAGES_AT_ONCE = 256
 """Pages of 4 kB copied between two reports of the progress."""
 
+SQLITE_MAGIC = b"SQLite format 3\0"
+FORMAT_BYTE = 18
+"""Octet of a SQLite file that is 2 with a write-ahead log and 1 without (fileformat2, section 1.3)."""
+
 Progress = Callable[[int, int], None]
 """Callback with the number of copied pages, and of all pages."""
 
@@ -147,6 +151,28 @@ def reading(path: Path) -> Iterator[Connection]:
         raise unavailable(URL.create("sqlite", database=str(path)), error) from error
     finally:
         engine.dispose()
+
+
+@contextmanager
+def open_to_read(url: URL) -> Iterator[Connection]:
+    """Open a store to read it: a backup as the file that it is, and a store that servers may use with its log.
+
+    Raises StoreUnusable and StoreUnavailable.
+    """
+    file = file_of(url)
+    opened = reading(file) if file is not None and _is_backup(file) else open_exclusive(url, alone=False, writes=False)
+    with opened as connection:
+        yield connection
+
+
+def _is_backup(path: Path) -> bool:
+    """Return whether a file is a database without a write-ahead log, which no server uses."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(FORMAT_BYTE + 1)
+    except OSError:
+        return False
+    return head.startswith(SQLITE_MAGIC) and head[FORMAT_BYTE:] == b"\x01"
 
 
 def copy_pages(source: sqlite3.Connection, target: Path, progress: Progress) -> None:

@@ -33,7 +33,11 @@ def test_a_backup_is_made_checked_and_restored(program: Program, store: str, tmp
     monday = tmp_path / "monday.sqlite3"
     said = program.done("backup", str(monday), "--store", store)
     assert f"Wrote {monday}" in said and "at revision 110; checked" in said
-    assert "is consistent: store" in program.done("store", "check", "--store", f"sqlite:///{monday}")
+    before = monday.read_bytes()
+    for what in ("check", "show"):
+        assert str(monday) in program.done("store", what, "--store", f"sqlite:///{monday}")
+    # A backup is read as it is: no file appears next to it.
+    assert monday.read_bytes() == before and sorted(tmp_path.glob("monday*")) == [monday]
     again = program.run("backup", str(monday), "--store", store)
     assert again.exit_code == 5 and "is not overwritten" in again.stderr
     asked = program.run("restore", str(monday), "--store", store)

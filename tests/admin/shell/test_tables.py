@@ -341,6 +341,7 @@ def test_json_has_every_field_and_the_tag() -> None:
                     "pools": {},
                     "locality": "none",
                     "hosts": {},
+                    "open": False,
                 },
             }
         ],

@@ -6,7 +6,7 @@ import pytest
 
 from compass.agent.registration.host_address import LOOK_SECONDS
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, Outcome
-from compass.system.own_address import find_address
+from compass.system.machine import find_address
 from tests.support.agent_world import Hosts
 
 CHINA = "chinaserver.openuss"

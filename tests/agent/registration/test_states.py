@@ -7,9 +7,10 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from compass.agent.registration import states
+from compass.agent.registration import actions, states
+from compass.agent.registration.actions import Attempt
 from compass.agent.registration.journal import Registration, State
-from compass.agent.registration.states import Attempt, Event, step
+from compass.agent.registration.states import Event, step
 from compass.model.replies import Refusal
 
 KEY = ("s.a", "10.0.0.1", 80)
@@ -260,11 +261,11 @@ TABLE: list[tuple[str, Event, dict[str, tuple[str, str]]]] = [
 @pytest.mark.parametrize(("event", "rows"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_each_state_with_each_event(event: Event, rows: dict[str, tuple[str, str]], phase: str) -> None:
     before = None if phase == "absent" else entry(phase)
-    after, actions = step(before, event)
+    after, following = step(before, event)
     default = rows.get("*", ("", ""))
     state, names = rows.get(phase, default)
     assert (after.state if after else "absent") == (state or phase)
-    assert " ".join(type(action).__name__ for action in actions) == names
+    assert " ".join(type(action).__name__ for action in following) == names
     if not state:
         assert after is before, "an event without a row leaves the entry as it is"
 
@@ -275,8 +276,9 @@ def test_every_event_and_every_action_has_a_row() -> None:
         for phase in PHASES:
             seen |= {type(action) for action in step(None if phase == "absent" else entry(phase), event)[1]}
     assert {type(event) for _, event, _ in TABLE} == set(states.Event.__subclasses__())
-    seen |= {type(action) for action in step(UNVERIFIED, states.Due())[1]}
-    assert seen == set(states.Action.__subclasses__())
+    for unverified in (states.Due(), states.Judged(EPOCH, "up")):
+        seen |= {type(action) for action in step(UNVERIFIED, unverified)[1]}
+    assert seen == set(actions.Action.__subclasses__())
 
 
 @pytest.mark.parametrize("state", ["pending", "registered", "refused"])
@@ -284,15 +286,15 @@ def test_what_is_not_verified_is_doubted_and_not_registered_again(state: str) ->
     """A daemon that may hold a copy of the journal moves no row and ends none: it asks servers to probe."""
     doubted, _ = step(entry(state), states.Resumed(EPOCH, "on another machine"))
     assert doubted == entry(state, unverified="on another machine")
-    assert step(doubted, states.Due()) == (doubted, (states.Doubt(doubted),))
+    assert step(doubted, states.Due()) == (doubted, (actions.Doubt(doubted),))
     assert step(doubted, states.Resumed(EPOCH))[0] == entry(state)
 
 
 @pytest.mark.parametrize(
     ("found", "stays", "names"),
     [
-        ("up", True, ""),
-        ("draining", True, ""),
+        ("up", True, "DoubtLater"),
+        ("draining", True, "DoubtLater"),
         ("bad-credential", True, ""),
         ("suspect", True, "RetryLater"),
         ("down", True, "RetryLater"),
@@ -302,9 +304,9 @@ def test_what_is_not_verified_is_doubted_and_not_registered_again(state: str) ->
     ],
 )
 def test_what_a_server_found_of_an_unverified_instance(found: str, stays: bool, names: str) -> None:
-    after, actions = step(UNVERIFIED, states.Judged(EPOCH, found))
+    after, following = step(UNVERIFIED, states.Judged(EPOCH, found))
     assert after is (UNVERIFIED if stays else None)
-    assert " ".join(type(action).__name__ for action in actions) == names
+    assert " ".join(type(action).__name__ for action in following) == names
     assert step(UNVERIFIED, states.Judged(NEWER, "offline")) == (UNVERIFIED, ()), "it is about another instance"
 
 
@@ -327,27 +329,27 @@ def test_what_is_asked_for_is_the_entry_after_the_step() -> None:
         (entry("registered"), states.Due()),
     ]
     for before, event in asked:
-        after, actions = step(before, event)
-        assert isinstance(actions[-1], states.Register) and actions[-1].attempt.entry is after
+        after, following = step(before, event)
+        assert isinstance(following[-1], actions.Register) and following[-1].attempt.entry is after
     for event in (states.ProcessEnded(EPOCH, "why"), states.DeregisterRequested(KEY, NEWER, "secret")):
-        after, actions = step(entry(), event)
-        assert isinstance(actions[-1], states.Deregister) and actions[-1].entry is after
+        after, following = step(entry(), event)
+        assert isinstance(following[-1], actions.Deregister) and following[-1].entry is after
     assert step(entry(), states.ProcessEnded(EPOCH, "why"))[0] == entry("leaving", died=True)
 
 
 def test_a_replaced_instance_is_restored_as_it_was() -> None:
     after, _ = step(entry(), refused(REPLACING, "bad-value"))
     assert after is OLD
-    assert step(OLD, states.RegisterRequested(NEW))[1][-1] == states.Register(Attempt(NEW, first=True, replaced=OLD)), (
-        "the request remembers what it replaces"
-    )
+    assert step(OLD, states.RegisterRequested(NEW))[1][-1] == actions.Register(
+        Attempt(NEW, first=True, replaced=OLD)
+    ), "the request remembers what it replaces"
 
 
 def test_an_instance_is_renewed_once_and_above_what_the_server_knows() -> None:
-    assert step(entry(), refused(MINE, "stale-epoch"))[1] == (states.Renew(MINE, NEWER),)
-    after, actions = step(entry(), states.Renewed(MINE, NEWER + 1))
+    assert step(entry(), refused(MINE, "stale-epoch"))[1] == (actions.Renew(MINE, NEWER),)
+    after, following = step(entry(), states.Renewed(MINE, NEWER + 1))
     assert after == entry(epoch=NEWER + 1)
-    assert actions[-1] == states.Register(Attempt(entry(epoch=NEWER + 1), renewed=True))
+    assert following[-1] == actions.Register(Attempt(entry(epoch=NEWER + 1), renewed=True))
 
 
 def test_a_registration_that_works_again_forgets_its_problem() -> None:
@@ -357,4 +359,4 @@ def test_a_registration_that_works_again_forgets_its_problem() -> None:
 
 def test_an_instance_without_a_connection_is_bound_to_none() -> None:
     loose = msgspec.structs.replace(NEW, hold=False)
-    assert step(None, states.RegisterRequested(loose))[1] == (states.Register(Attempt(loose, first=True)),)
+    assert step(None, states.RegisterRequested(loose))[1] == (actions.Register(Attempt(loose, first=True)),)

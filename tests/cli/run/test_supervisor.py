@@ -237,6 +237,7 @@ def test_a_command_that_does_not_listen_in_time_is_stopped(
     running = Running(start, tmp_path / "notes", port, "--deaf", given=("--ready-timeout", "0.8"))
     status, said = running.end()
     assert status == ExitCode.NOT_LISTENING
+    assert f"waiting: the command accepts no connections at 127.0.0.1:{port}; at most 0.8 s" in said
     assert f"accepts no connections at 127.0.0.1:{port} after 0.8 s" in said
     assert "/v1/register" not in welcoming.paths()
 

@@ -14,16 +14,39 @@ from compass.cli.run.readiness import accepts, endpoints_of
 from compass.client.core import api as host_api_calls
 from compass.client.core import endpoint
 from compass.client.core.blocking_api import ApiEndpoint, ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
+from compass.system.development import SOCKET, default_directory
 from tests.support.fake_api import LittleApi
 
 
 def test_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The socket if its directory is there, whether a daemon listens or not; else the port on the loopback."""
     monkeypatch.setattr(endpoint, "DEFAULT_SOCKET", str(tmp_path / "opengns" / "opengnscd.sock"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert str(parse_api_endpoint("")) == "http://127.0.0.1:4866" and parse_api_endpoint("").is_default_port
     (tmp_path / "opengns").mkdir()
     assert str(parse_api_endpoint("")) == f"unix:{tmp_path}/opengns/opengnscd.sock"
     assert not parse_api_endpoint("http://127.0.0.1:4866").is_default_port
+
+
+def test_development_mode_is_found_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The directory of an installed daemon has precedence, also while that daemon does not run; a socket that a killed
+    development mode has left behind is passed over."""
+    monkeypatch.setattr(endpoint, "DEFAULT_SOCKET", str(tmp_path / "run" / "opengnscd.sock"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    own = tmp_path / "opengns" / "dev" / SOCKET
+    own.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(own))
+        assert parse_api_endpoint("").is_default_port
+        listening.listen()
+        assert str(parse_api_endpoint("")) == f"unix:{own}"
+        (tmp_path / "run").mkdir()
+        assert str(parse_api_endpoint("")) == f"unix:{tmp_path}/run/opengnscd.sock"
+        (tmp_path / "run").rmdir()
+    assert own.is_socket() and parse_api_endpoint("").is_default_port
+    # The specification of base directories: a relative path is ignored.
+    home = tmp_path / "home"
+    assert default_directory({"XDG_STATE_HOME": "state"}, home) == home / ".local" / "state" / "opengns" / "dev"
 
 
 def test_an_address_can_be_written_in_these_ways() -> None:

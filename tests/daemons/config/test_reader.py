@@ -607,3 +607,31 @@ def test_a_host_has_a_bounded_number_of_checks(tmp_path: Path, more: int) -> Non
         assert problems(host, tmp_path, HOST + text + TLS) == [problem]
     else:
         assert len(host(tmp_path, HOST + text + TLS).checks) == CONFIGURED_CHECKS_MAX
+
+
+def test_development_mode_serves_the_loopback_only(tmp_path: Path) -> None:
+    """Each other address is refused by its key, and so is the default, which is every address."""
+    line = "development = true\n"
+    with pytest.raises(ConfigProblem, match=r"\[server\] listen: \[::\]:4863 is not on a loopback address"):
+        server(tmp_path, SERVER + line + TLS)
+    listen = 'listen = ["127.0.0.1:1", "192.0.2.1:2"]\n'
+    https = '[server.https]\nlisten = ["0.0.0.0:3", "[::1]:4"]\nworker_ports = "192.0.2.1:5"\n'
+    with pytest.raises(ConfigProblem) as caught:
+        server(tmp_path, SERVER + line + listen + https + TLS)
+    assert [text in str(caught.value) for text in ("127.0.0.1:1", "192.0.2.1:2", "0.0.0.0:3", "[::1]:4", ".1:5")] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+    good = server(tmp_path, SERVER + line + 'listen = ["127.0.0.1:1", "[::1]:1"]\n' + TLS)
+    assert good.server.development
+    with pytest.raises(ConfigProblem, match=r"\[host\] address: '192.0.2.1' is not a loopback address"):
+        host(tmp_path, HOST + line + TLS)
+    with pytest.raises(ConfigProblem, match=r"\[host\] address: 'auto' is not a loopback address"):
+        host(tmp_path, HOST.replace('address = "192.0.2.1"\n', "") + line + TLS)
+    here = HOST.replace("192.0.2.1", "127.0.0.1")
+    with pytest.raises(ConfigProblem, match=r"\[host\] update: 0.0.0.0:4865 is not on a loopback address"):
+        host(tmp_path, here + line + 'update = "0.0.0.0:4865"\n' + TLS)
+    assert host(tmp_path, here + line + TLS).host.development

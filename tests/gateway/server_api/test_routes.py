@@ -16,9 +16,11 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from compass.gateway.http import schemas, sse
 from compass.gateway.http.status_codes import STATUS
 from compass.gateway.server_api import operations, routes
+from compass.model.cluster import HostSession, HostSessions
 from compass.model.host_api import Condition
-from compass.model.replies import CODES, FeedEvent, Position, Refusal, Rows
-from compass.model.requests import Fetch, Findings, Watch
+from compass.model.replies import CODES, Certified, FeedEvent, Position, Refusal, Rows
+from compass.model.requests import Fetch, Findings, Join, Watch
+from compass.model.rows import AuthorityInfo
 from compass.model.rules.decide import ROLES
 from compass.model.rules.draft import Principal
 from compass.wire import limits
@@ -52,6 +54,13 @@ class Told:
     def turned_away(self, name: str, origin: str, why: str) -> None:
         self.asked.append(("turned away", name, why))
 
+    def authority(self) -> AuthorityInfo | Refusal:
+        return AuthorityInfo("PEM", "store", 1.5)
+
+    def join(self, request: Join, origin: str) -> Deferred[Any]:
+        self.asked.append((request, origin))
+        return succeed(Certified("PEM of the host", "PEM"))
+
     def may_ask(self, asker: Principal, kind: Any) -> Refusal | None:
         return None if self.may is None or kind in self.may else Refusal("forbidden", "only some")
 
@@ -68,6 +77,13 @@ class Told:
             return self.answer
         self.deliver = deliver
         deliver(Position("st", 7, complete=True))
+        return self.stopped.set
+
+    def follow_hosts(self, asker: Principal, deliver: Callable[[HostSessions], None]) -> Any:
+        self.asked.append((asker, "sessions"))
+        if isinstance(self.answer, Refusal):
+            return self.answer
+        deliver(HostSessions(7, (HostSession("web1", "open", "gns1", 1.5, "192.0.2.1"),), complete=True))
         return self.stopped.set
 
 
@@ -124,6 +140,7 @@ def test_the_document_says_what_the_rules_say() -> None:
         "/healthz",
         "/readyz",
         "/openapi.json",
+        "/v1/join",
     ]
 
 
@@ -134,6 +151,17 @@ def test_every_refusal_has_its_status(server_api: Api, code: Any) -> None:
     response = server_api.open("GET", "/v1/status")
     assert response.status == STATUS[code] and response.getheader("Retry-After") == "2"
     assert json.loads(response.read())["code"] == code
+
+
+def test_a_host_without_a_certificate_reads_the_authority_and_joins(server_api: Api) -> None:
+    """Without a token in the header; the request has its origin, and what it misses is refused."""
+    anonymous = {"Authorization": "Basic ignored"}
+    read = server_api.open("GET", "/v1/join", **anonymous)
+    assert read.status == 200 and json.loads(read.read()) == {"authority": "PEM", "store": "store", "time": 1.5}
+    joined = server_api.open("POST", "/v1/join", {"token": "secret", "request": "MIG1"}, **anonymous)
+    assert joined.status == 200 and json.loads(joined.read())["certificate"] == "PEM of the host"
+    assert server_api.server.asked == [(Join("secret", bytes.fromhex("3081b5")), "127.0.0.1")]
+    assert server_api.open("POST", "/v1/join", {"token": "secret"}, **anonymous).status == 400
 
 
 def test_questions_become_messages(server_api: Api) -> None:
@@ -212,3 +240,14 @@ def test_targets_of_a_category_that_there_is_not(server_api: Api) -> None:
     response = server_api.open("GET", "/v1/prometheus/OpenUSS")
     assert response.status == 404 and msgspec.json.decode(response.read())["code"] == "unknown-category"
     assert server_api.server.asked[-1] == (ADMIN, Fetch("category", name="openuss"))
+
+
+def test_the_sessions_of_hosts_are_a_stream(server_api: Api) -> None:
+    """A1: the first event has all; a caller without the right gets the refusal."""
+    response = server_api.open("GET", "/v1/hosts/sessions")
+    lines = [response.readline() for _ in range(3)]
+    assert lines[:2] == [b"id: 7\n", b"event: sessions\n"]
+    assert json.loads(lines[2].removeprefix(b"data: "))["hosts"][0]["host"] == "web1"
+    response.close()
+    server_api.server.answer = Refusal("forbidden", "no")
+    assert server_api.open("GET", "/v1/hosts/sessions").status == 403

@@ -132,6 +132,16 @@ def test_a_doubtful_death_of_what_is_down_settles_it() -> None:
     assert world.get(Deregistered, msgspec.structs.replace(died, unverified=True), HOST).state == "offline"
 
 
+@pytest.mark.parametrize("before", ["up", "suspect", "down", "offline"])
+def test_a_doubtful_death_of_what_was_never_registered_says_nothing_of_an_older_instance(before: State) -> None:
+    """The older instance is neither probed nor ended for it, and the host forgets its own."""
+    world = store().in_state(before)
+    row = world.listener("a.store")
+    died = msgspec.structs.replace(at_epoch(DEREGISTER, NEWER), credential=world.token("a.store"), died=True)
+    assert world.code(msgspec.structs.replace(died, unverified=True), HOST) == "unknown-listener"
+    assert world.listener("a.store") == row
+
+
 def test_a_newer_instance_of_another_host_ends_as_it_says() -> None:
     """The registration may be delayed, and must not count when it arrives."""
     world = store().in_state("up")

@@ -18,7 +18,7 @@ from compass.model.limits import CHECK_MAX, DETAIL_MAX, PROBE_PATH_MAX
 from compass.model.replies import Refusal, Registered, Reported
 from compass.model.requests import Drain, Register, Report, Verdict
 from compass.model.rows import Listener
-from compass.model.rules.own_checks import CheckResults
+from compass.model.rules.instances import CheckResults
 from tests.support.catalogue_rows import ADMIN, HOST, NOW, SERVER, World, store
 
 CHECK = "GET /health, every 5 s, fails after 3"

@@ -98,7 +98,7 @@ def test_many_lost_hosts_share_an_incident(
 
 
 def test_a_silent_server_is_an_incident_until_it_is_back(world: Uss) -> None:
-    """A killed server is one within seconds; a server that stops in order is none."""
+    """The incident opens within seconds; a server that stops in order, or is alone, has none."""
     for name in ("gns1", "gns2", "gns3"):
         world.wait(world.server(name).started)
     world.run(2.0)

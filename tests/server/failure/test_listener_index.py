@@ -8,7 +8,7 @@ import pytest
 from compass.model.replies import Deregistered, Registered
 from compass.model.requests import Deregister, Register, Watch
 from compass.model.rows import ListenerKey
-from compass.server.failure import detector
+from compass.server import components
 from compass.server.failure.listener_index import ListenerIndex
 from tests.server.conftest import Uss
 from tests.server.push.test_publisher import CHINA
@@ -20,9 +20,9 @@ SECOND: ListenerKey = (CHINA, "192.168.2.2", 2028)
 def test_a_host_has_its_listeners_in_order() -> None:
     """A host without listeners has none, and is not listed."""
     index = ListenerIndex()
-    index.add(SECOND, "store1")
-    index.add(FIRST, "store1")
-    index.add(SECOND, "store1")
+    index.add(SECOND, "store1", 1)
+    index.add(FIRST, "store1", 1)
+    index.add(SECOND, "store1", 1)
     assert list(index.of("store1")) == [SECOND, FIRST]
     assert list(index.of("store2")) == []
     assert index.hosts == ["store1"]
@@ -32,25 +32,25 @@ def test_a_host_has_its_listeners_in_order() -> None:
 def test_a_listener_that_changes_its_host_leaves_the_old_one() -> None:
     """The old host keeps its other listeners; without any it is no longer listed."""
     index = ListenerIndex()
-    index.add(FIRST, "store1")
-    index.add(SECOND, "store1")
-    index.add(FIRST, "store2")
+    index.add(FIRST, "store1", 1)
+    index.add(SECOND, "store1", 1)
+    index.add(FIRST, "store2", 1)
     assert list(index.of("store1")) == [SECOND] and list(index.of("store2")) == [FIRST]
-    index.add(SECOND, "store2")
+    index.add(SECOND, "store2", 1)
     assert index.hosts == ["store2"]
 
 
 def test_a_listener_that_ends_is_not_indexed() -> None:
     """A listener that is removed, or has no host, is under none; removing it twice does nothing."""
     index = ListenerIndex()
-    index.add(FIRST, "store1")
-    index.add(SECOND, "store1")
+    index.add(FIRST, "store1", 1)
+    index.add(SECOND, "store1", 1)
     index.remove(FIRST)
     index.remove(FIRST)
-    index.add(SECOND, "")
+    index.add(SECOND, "", 1)
     assert FIRST not in index and SECOND not in index
     assert index.hosts == []
-    index.add(FIRST, "store1")
+    index.add(FIRST, "store1", 1)
     index.clear()
     assert FIRST not in index and index.hosts == []
 
@@ -63,7 +63,7 @@ def test_the_detector_forgets_a_listener_that_ends(world: Uss, monkeypatch: pyte
         indexes.append(ListenerIndex())
         return indexes[-1]
 
-    monkeypatch.setattr(detector, "ListenerIndex", new_index)
+    monkeypatch.setattr(components, "ListenerIndex", new_index)
     world.wait(world.server().started)
     client = world.client(("host", "store1"))
     assert isinstance(client.ask(Register(*_of(world), 1)), Registered)

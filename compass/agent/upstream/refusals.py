@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compass.model.replies import Refusal
+from compass.model.replies import Refusal, Reply
 
 TRANSIENT = frozenset({"unreachable", "not-ready", "busy", "store-unavailable"})
 """Codes of refusals that do not judge the request: it is repeated later."""
@@ -18,3 +18,8 @@ REPLACED = frozenset({"stale-epoch", "deregistered"})
 def is_gone(refusal: Refusal) -> bool:
     """Return whether a refused deregistration leaves nothing to deregister."""
     return refusal.code in GONE
+
+
+def refusal_of(reply: Reply) -> Refusal:
+    """Return the refusal, or one for a reply of the wrong kind."""
+    return reply if isinstance(reply, Refusal) else Refusal("out-of-turn", f"the server answered with {reply}")

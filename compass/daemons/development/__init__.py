@@ -1,0 +1,1 @@
+"""Development mode, `opengns dev`: a server and a host daemon in one process, for one person on one machine."""

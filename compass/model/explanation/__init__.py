@@ -1,0 +1,1 @@
+"""Explanations of what the rules and the selection do, in sentences."""
