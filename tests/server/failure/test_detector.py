@@ -11,7 +11,7 @@ from compass.agent.replica import disk_cache
 from compass.model.host_api import LocalRegister, Outcome
 from compass.model.replies import CaseFile, Registered, Reported
 from compass.model.requests import Drain, Examine, Fetch, Findings, Put, Register, Report
-from compass.model.rows import Alert, Category, Listener, Policy, Row
+from compass.model.rows import Category, Listener, Policy
 from compass.server.failure import checks, detector, local_health
 from compass.wire.messages import Inquiry
 from tests.server.conftest import Uss
@@ -55,14 +55,9 @@ def row_of(world: Uss, outcome: Outcome) -> Listener:
 
 
 def operations(world: Uss, after: int) -> list[str]:
-    """Return the operations in the log since a revision, without those of hosts and the incidents about them."""
-    changes = [change for change in world.store.changes_after(after, 10_000) if not is_of_a_host(change.row)]
+    """Return the operations in the log since a revision, without those of hosts."""
+    changes = world.store.changes_after(after, 10_000)
     return [change.operation for change in changes if not change.operation.startswith("host")]
-
-
-def is_of_a_host(row: Row) -> bool:
-    """Return whether a row is an incident about a host without a session."""
-    return isinstance(row, Alert) and row.id.startswith("failure session")
 
 
 def revision(world: Uss) -> int:
