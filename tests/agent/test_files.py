@@ -154,7 +154,7 @@ def test_a_journal_that_could_not_be_written_is_written_again(tmp_path: Path) ->
     """Entries that were noted in memory meanwhile are on disk then."""
     book = RegistrationJournal(tmp_path / "missing")
     book.note(Registration("s.a", "10.0.0.1", 1, 5, "t", "pending"))
-    assert "cannot write" in book.problem and "new registrations are refused" in book.problem
+    assert "cannot write" in book.write_problem and "new registrations are refused" in book.write_problem
     (tmp_path / "missing").mkdir()
     book.write_again()
-    assert book.problem == "" and (tmp_path / "missing" / "registrations.json").exists()
+    assert book.write_problem == "" and (tmp_path / "missing" / "registrations.json").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import subprocess
 from pathlib import Path
 
@@ -137,7 +138,8 @@ def test_it_asks_on_a_terminal(tmp_path: Path) -> None:
             os.execvpe(command[0], command, own)
         shown = b""
         for answer in answers:
-            while not shown.rstrip().endswith((b":", b"]:")):
+            # A prompt is complete when nothing follows it.
+            while not shown.rstrip().endswith(b":") or select.select([terminal], [], [], 0.5)[0]:
                 shown += os.read(terminal, 1000)
             shown = b""
             os.write(terminal, answer.encode() + (b"" if answer == "\x03" else b"\n"))

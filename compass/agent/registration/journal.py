@@ -323,7 +323,7 @@ class RegistrationJournal:
 
     def write_again(self) -> None:
         """Write the file if the last attempt failed: what was noted since is in memory only."""
-        if self.problem:
+        if self.write_problem:
             self._note(self._entries)
 
     def drop(self, entry: Registration) -> None:
