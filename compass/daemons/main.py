@@ -27,6 +27,7 @@ from compass.daemons.config.reader import read_host_config, read_server_config
 from compass.daemons.config.settings import HostConfig, ServerConfig, example
 from compass.daemons.process.logging import observer
 from compass.daemons.process.reload import Reload
+from compass.daemons.process.repeated_lines import RepeatedLines
 from compass.daemons.process.start import (
     EXIT_CONFIG,
     EXIT_START,
@@ -179,7 +180,9 @@ def _run(configured: ConfiguredProgram, verbose: bool) -> NoReturn:
     forbid_core_files()
     with configured.checked_files():
         form = program.read(path).log.format
-    begin_log(verbose, observer(form, sys.stderr))
+    lines: Any = observer(form, sys.stderr)
+    # Any program on a host can make its daemon log; who may ask a server is known, and its limits count them.
+    begin_log(verbose, RepeatedLines(lines) if program.name == "opengnscd" and not verbose else lines)
     from twisted.internet import reactor as global_reactor
 
     reactor: Any = global_reactor

@@ -22,6 +22,16 @@ LOG_SHOWN_MAX = 6_000
 T = TypeVar("T")
 
 
+def _members(session: int) -> list[int]:
+    """Return the processes of a session: also those that a program of it has put in a process group of their own."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            if os.getsid(number := int(directory.name)) == session:
+                found.append(number)
+    return found
+
+
 def environment() -> dict[str, str]:
     """This process's environment without settings of the programs under test, with the project on the path."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("OPENGNS")}
@@ -94,10 +104,11 @@ class Program:
         return self._process.wait(PATIENCE_SECONDS)
 
     def clear_away(self) -> None:
-        """End it and everything in its group, whatever state that is in."""
+        """End the program and every process of its session, whatever state that is in."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            for pid in _members(self._process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             self._process.wait(PATIENCE_SECONDS)
 
     def shown_log(self) -> str:

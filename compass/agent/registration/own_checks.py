@@ -169,7 +169,8 @@ class OwnChecks:
             return Refusal("bad-credential", text)
         running = self._running.get(key)
         if running is None or not running.is_reported:
-            return Refusal("bad-value", f"{name} has no check that is reported; register it with the kind reported")
+            text = f"{name} has no check that is reported; register it with the kind reported"
+            return Refusal("unknown-listener", text)
         running.note(escape_line(request.problem, DETAIL_MAX))
         running.wait()
         state: State = "suspect" if running.results.failing else "up"

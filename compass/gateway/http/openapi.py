@@ -18,6 +18,13 @@ from compass.model.replies import Refusal
 JSON = "application/json"
 EVENTS = "text/event-stream"
 TEXT = "text/plain"
+_EVENT = {
+    "description": "One event of the stream (HTML, section 9.2.6). `data` is JSON.",
+    "type": "object",
+    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["event", "data"],
+}
+"""Schema of a stream's events: in OpenAPI 3.1 a stream has no schema of its own, and tools take this one."""
 _REF = "#/components/schemas/{name}"
 _FIELD = re.compile(r"{(\w+)}")
 
@@ -143,6 +150,8 @@ class _OpenApiWriter:
         return made
 
     def _done(self, operation: Operation) -> dict[str, Any]:
+        if operation.media == EVENTS:
+            return {"schema": _EVENT}
         if operation.media != JSON:
             return {"schema": {"type": "string"}}
         return {"schema": self._schemas[repr(operation.answers)]} if operation.answers is not None else {}
