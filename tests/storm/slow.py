@@ -31,6 +31,8 @@ PADDING = {f"k{n}": "x" * 200 for n in range(4)}
 """Makes a notice some 1.1 kB, so that the kernel's buffers do not hide the reader that does not read."""
 BURST = 5
 LATE_SECONDS = 30.0
+UNANSWERED_MAX = 256
+"""Changes under way at most: a writer whose server does not keep the pace waits, and does not measure its own queue."""
 
 
 class Writer:
@@ -48,6 +50,7 @@ class Writer:
         self.leaving = False
         self.sent: dict[int, float] = {}
         self.revision = 0
+        self._answered = 0
         self._epoch = 0
 
     def session_opened(self, welcome: Welcome) -> None:
@@ -69,13 +72,15 @@ class Writer:
     def _written(self, reply: Reply) -> None:
         assert isinstance(reply, Registered), reply
         self.revision = reply.revision
+        self._answered += 1
 
     async def many(self, count: int, per_second: float) -> None:
-        """Commit this number of changes at that pace."""
+        """Commit this number of changes, at that pace if the server keeps it."""
         waiting: list[Deferred[Any]] = []
 
         def burst(times: int) -> None:
-            for _ in range(min(times * BURST, count - len(waiting))):
+            room = UNANSWERED_MAX - (self._epoch - self._answered)
+            for _ in range(min(times * BURST, count - len(waiting), room)):
                 waiting.append(self.write())
             if len(waiting) == count:
                 pace.stop()
@@ -181,7 +186,8 @@ def main() -> None:
 
     def over(failure: Any) -> None:
         failed.append(failure)
-        failure.printTraceback()
+        failure.printTraceback(file=sys.stderr)
+        scene.writer.leaving = True
         reactor.stop()
 
     Deferred.fromCoroutine(scene.run(changes, per_second, warm, rounds)).addErrback(over)
