@@ -98,3 +98,12 @@ def test_listening_sockets_are_asked_of_the_kernel_alone(monkeypatch: pytest.Mon
 def refuse(message: bytes) -> Iterator[bytes]:
     """Fail as a kernel without sock_diag does."""
     raise OSError
+
+
+def test_a_peer_that_has_closed_its_socket_costs_no_search_of_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel says that it has no such socket, and is believed once it has described another."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname()) as client:
+            assert user_of_client(client.getsockname(), server.getsockname()) == os.geteuid()
+        monkeypatch.setattr(peer_credentials, "_listed", lambda client, server: pytest.fail("the tables are searched"))
+        assert user_of_client(("127.0.0.1", 1), server.getsockname()) == UNKNOWN_USER

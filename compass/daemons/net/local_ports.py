@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from compass.daemons.net.descriptors import UnixPort
 from compass.daemons.net.reuseport import StreamPort
 
-ACCEPTS_AT_ONCE = 256
-"""Connections that a port takes out of the queue before others have a turn: some milliseconds when it closes them."""
-SERVED_AT_ONCE = 16
-"""Connections that a port begins to serve before others have a turn: as long as that takes."""
+ACCEPT_SECONDS = 0.002
+"""Time for which a port accepts or closes connections before others have a turn: about as long as two requests take."""
 
 
 class LocalFactory(Protocol):
@@ -32,8 +31,8 @@ class LocalFactory(Protocol):
 
 def _accept(port: Any, leave_to_port: Callable[[], None]) -> None:
     """Take connections out of the kernel's queue; see tcp.Port. An error of the system is left to the port."""
-    served = 0
-    for _ in range(ACCEPTS_AT_ONCE):
+    until = time.perf_counter() + ACCEPT_SECONDS
+    while time.perf_counter() < until:
         try:
             accepted, address = port.socket.accept()
         except BlockingIOError:
@@ -53,9 +52,6 @@ def _accept(port: Any, leave_to_port: Callable[[], None]) -> None:
         accepted.setblocking(False)
         number, port.sessionno = port.sessionno, port.sessionno + 1
         protocol.makeConnection(port.transport(accepted, protocol, address, port, number, port.reactor))
-        served += 1
-        if served >= SERVED_AT_ONCE:
-            return
 
 
 class LocalPort(StreamPort):

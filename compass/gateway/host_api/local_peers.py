@@ -6,6 +6,7 @@ arrives faster than a user's share waits unread for its turn, so that the others
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol, cast
 
 from twisted.internet.interfaces import IAddress, ITransport
@@ -16,8 +17,10 @@ from twisted.web.server import Request
 from compass.model.interfaces import Clock, Timer
 from compass.system.peer_credentials import UNKNOWN_USER, user_of_peer
 
-REQUEST_MARK = b" HTTP/1."
+REQUEST_MARK = re.compile(rb" HTTP/1\.")
 """Octets that each request has once: pipelined ones arrive together, and each needs a turn."""
+REQUESTS_AT_ONCE = 4
+"""Pipelined requests of one connection that are answered before others have a turn: some milliseconds."""
 
 
 class UserLimits(Protocol):
@@ -58,16 +61,9 @@ class LocalPeer(ProtocolWrapper):
         if self._factory.clock is None:
             cast(Any, super()).dataReceived(data)
             return
-        wait = self._factory.limits.turn(self.user, max(1, data.count(REQUEST_MARK)))
-        if wait is None:
-            cast(Any, self.transport).abortConnection()
-        elif wait > 0.0 or self._late:
-            self._late += data
-            if self._timer is None:
-                cast(Any, self.transport).pauseProducing()
-                self._timer = self._factory.clock.callLater(wait, self._in_turn)
-        else:
-            cast(Any, super()).dataReceived(data)
+        self._late += data
+        if self._timer is None:
+            self._next_turn()
 
     def pauseProducing(self) -> None:
         """Stop reading, for the protocol."""
@@ -93,12 +89,38 @@ class LocalPeer(ProtocolWrapper):
     def _factory(self) -> LocalPeers:
         return cast(LocalPeers, self.factory)
 
-    def _in_turn(self) -> None:
+    def _next_turn(self) -> None:
+        """Count the next requests; hand them on at once, or at the turn of the user, and do not read until then."""
+        size, requests = _first_requests(self._late)
+        wait = self._factory.limits.turn(self.user, requests)
+        if wait is None:
+            self._late.clear()
+            cast(Any, self.transport).abortConnection()
+        elif wait > 0.0:
+            self._wait(wait, size)
+        else:
+            self._hand_on(size)
+
+    def _wait(self, seconds: float, size: int) -> None:
+        cast(Any, self.transport).pauseProducing()
+        self._timer = cast(Clock, self._factory.clock).callLater(seconds, self._in_turn, size)
+
+    def _in_turn(self, size: int) -> None:
         self._timer = None
-        late, self._late = bytes(self._late), bytearray()
-        if not self._is_paused:
+        if size:
+            self._hand_on(size)
+        else:
+            self._next_turn()
+        if self._timer is None and not self._is_paused:
             cast(Any, self.transport).resumeProducing()
-        cast(Any, super()).dataReceived(late)
+
+    def _hand_on(self, size: int) -> None:
+        """Hand on octets; others have a turn before the rest."""
+        data = bytes(self._late[:size])
+        del self._late[:size]
+        if self._late:
+            self._wait(0.0, 0)
+        cast(Any, super()).dataReceived(data)
 
 
 class LocalPeers(WrappingFactory):
@@ -137,6 +159,19 @@ class LocalPeers(WrappingFactory):
         """Return a connection, or None if the wrapped factory refuses it."""
         inner = self.wrappedFactory.buildProtocol(addr)
         return None if inner is None else self.protocol(cast(Any, self), inner)
+
+
+def _first_requests(data: bytearray) -> tuple[int, int]:
+    """Return how many octets have the first requests, and how many requests they are, at least one.
+
+    The octets end within a request if there are more: the one that follows cannot be answered without the rest.
+    """
+    requests = 0
+    for found in REQUEST_MARK.finditer(data):
+        if requests == REQUESTS_AT_ONCE:
+            return found.start(), requests
+        requests += 1
+    return len(data), max(1, requests)
 
 
 def user_of(request: Request) -> int:
