@@ -7,14 +7,15 @@ lines of a kind in a minute are written and the others are counted.
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import msgspec
-from twisted.logger import ILogObserver, LogEvent, LogLevel
+from twisted.logger import FileLogObserver, LogEvent, LogLevel
 
 REPEATED_SECONDS = 60.0
 """Period of the limit, from the first line of a kind on."""
 REPEATED_LINES_MAX = 20
-"""Lines of one kind in a period: an incident on a host with that many services is told in full, and a program that
+"""Lines of one kind in a period: an incident on a host with that many services is logged in full, and a program that
 causes a line with each request writes 4 MB a day."""
 REPEATED_KINDS_MAX = 1_000
 """Kinds of lines that are counted: more than the source has; libraries may make up theirs."""
@@ -33,7 +34,7 @@ class RepeatedLines:
     Lines are of one kind if one statement of the source has written them.
     """
 
-    def __init__(self, observer: ILogObserver) -> None:
+    def __init__(self, observer: FileLogObserver) -> None:
         self._observer = observer
         self._counts: dict[tuple[str, str], _Count] = {}
         self._lock = threading.Lock()
@@ -67,5 +68,7 @@ class RepeatedLines:
 
 def _note(event: LogEvent, text: str, number: int) -> LogEvent:
     """Return an event about lines like `event`."""
-    kept = {name: event[name] for name in ("log_namespace", "log_time", "log_source", "log_system") if name in event}
+    kept: dict[str, Any] = {
+        name: event[name] for name in ("log_namespace", "log_time", "log_source", "log_system") if name in event
+    }
     return {**kept, "log_level": LogLevel.warn, "log_format": text, "n": number}

@@ -16,7 +16,7 @@ from compass.daemons.process.repeated_lines import (
 
 
 class Written:
-    """What came through the limit, on a clock of its own."""
+    """Log behind the limit, on a clock of its own."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -42,14 +42,14 @@ def written() -> Written:
 
 
 def test_as_many_lines_as_the_limit_are_all_written(written: Written) -> None:
-    """n."""
+    """A number of n lines is within the limit."""
     for number in range(REPEATED_LINES_MAX):
         written.log.info("{number} died", number=number)
     assert written.texts() == [f"{number} died" for number in range(REPEATED_LINES_MAX)]
 
 
 def test_one_line_more_is_left_out_and_the_log_says_so(written: Written) -> None:
-    """n + 1, and a thousand more write nothing; other lines are written."""
+    """Line n + 1 is left out, and a thousand more write nothing; other lines are written."""
     for number in range(REPEATED_LINES_MAX + 1_000):
         written.log.info("{number} died", number=number)
     note = "further lines like the last one are left out for 60 s; 'opengnsc status' shows what is so now"
