@@ -37,6 +37,7 @@ from compass.model.requests import (
     ReadRequest,
     Register,
     Remove,
+    Rename,
     Renew,
     Report,
     RevokeCredential,
@@ -53,6 +54,7 @@ from compass.model.requests import (
 from compass.model.rows import AdministrationEntry, SecurityEntry
 from compass.model.rules import administration, instances, listeners, listing, queries
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
+from compass.model.rules.renaming.rename import decide_rename
 from compass.model.text import escape_line
 
 _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
@@ -60,7 +62,8 @@ _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
     (frozenset({"host"}), (Disown, Findings, Watch, Renew)),
     (frozenset({"host", "admin", "viewer"}), (Pull,)),
     (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
-    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays, Invite)),
+    (frozenset({"admin"}), (Put, Remove, Rename, IssueCredential, RevokeCredential, Apply, Purge)),
+    (frozenset({"admin"}), (Steer, TryWays, Invite)),
     (frozenset({"server"}), (Suspect, Incident, Verdict, Attend)),
 )
 ROLES: dict[type, frozenset[str]] = {request: roles for roles, requests in _ROLES for request in requests}
@@ -79,6 +82,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Purge: listeners.decide_purge,
     Put: administration.decide_put,
     Remove: administration.decide_remove,
+    Rename: decide_rename,
     IssueCredential: administration.decide_issue,
     RevokeCredential: administration.decide_revoke,
     Attend: administration.decide_attend,
@@ -90,7 +94,7 @@ _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
     Impact: queries.query_impact,
 }
 _LOGGED_FOR_ADMINS = frozenset(
-    {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
+    {Put, Remove, Rename, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
 )
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
@@ -175,7 +179,7 @@ def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -
         return _refused(catalogue, request, principal, now, refused.refusal)
     except InvalidName as problem:
         return _refused(catalogue, request, principal, now, Refusal(problem.code, str(problem)))
-    if isinstance(request, Apply) and request.dry_run:
+    if isinstance(request, Apply | Rename) and request.dry_run:
         return Decision(catalogue, (), reply)
     entry = _administration(request, principal, now, "done", draft.catalogue.revision)
     if draft.declared:
