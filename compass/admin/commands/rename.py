@@ -13,7 +13,7 @@ from compass.model.names import parse_label, parse_service_id
 from compass.model.replies import Done
 from compass.model.requests import Rename
 from compass.model.rows import Change
-from compass.model.rules.renaming.rename import ADDED
+from compass.model.rules.renaming import ADDED
 
 _STEPS = (
     click.argument("name"),

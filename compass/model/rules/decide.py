@@ -52,9 +52,8 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
-from compass.model.rules import administration, instances, listeners, listing, queries
+from compass.model.rules import administration, instances, listeners, queries, renaming
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
-from compass.model.rules.renaming.rename import decide_rename
 from compass.model.text import escape_line
 
 _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
@@ -82,7 +81,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Purge: listeners.decide_purge,
     Put: administration.decide_put,
     Remove: administration.decide_remove,
-    Rename: decide_rename,
+    Rename: renaming.decide_rename,
     IssueCredential: administration.decide_issue,
     RevokeCredential: administration.decide_revoke,
     Attend: administration.decide_attend,
@@ -90,7 +89,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
 }
 _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
     Pull: queries.query_pull,
-    Fetch: listing.query_fetch,
+    Fetch: queries.query_fetch,
     Impact: queries.query_impact,
 }
 _LOGGED_FOR_ADMINS = frozenset(

@@ -10,10 +10,21 @@ import pytest
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.limits import LISTENERS_PER_SERVICE_MAX, POOLS_PER_CATEGORY_MAX
 from compass.model.replies import Done, Refusal, Registered
-from compass.model.requests import Apply, Attend, Deregister, Put, Register, Remove, Rename, Report, RevokeCredential
+from compass.model.requests import (
+    Apply,
+    Attend,
+    Deregister,
+    Incident,
+    Put,
+    Register,
+    Remove,
+    Rename,
+    Report,
+    RevokeCredential,
+)
 from compass.model.rows import Category, Dependency, Host, Policy, Service
+from compass.model.rules import renaming
 from compass.model.rules.draft import Principal
-from compass.model.rules.renaming import checks, rename
 from tests.support.catalogue_rows import ADMIN, AT, HOST, SERVER, Follower, World, follow, pulled, store
 
 POLICY = Policy(probe="http:/health", pools={"a": "least-used"}, hosts={"a": (HOST.name,)})
@@ -94,23 +105,40 @@ def test_offline_listeners_keep_their_epochs(old: str, new: str, service: str) -
     assert row.cause == "renamed from a.store; deregistered"
     assert "a.store" not in world.catalogue.listeners
     token = world.token(service)
-    assert registered(world, service, token, epoch=4) == "stale-epoch"
-    assert registered(world, service, token, epoch=5) == "deregistered"
+    for epoch in (4, 5):
+        assert registered(world, service, token, epoch=epoch) == "deregistered"
     assert registered(world, service, token, epoch=6) == "registered"
 
 
-def test_incidents_of_the_old_name_are_closed() -> None:
-    """The one of a listener that died, and the one of the category's cap, which no listener could close."""
+def test_the_incident_of_a_listener_that_died_goes_over() -> None:
+    """The alert is not overlooked because of a renaming; a registration under the new name closes it."""
     world = store()
     world.up("a.store")
     world.ask(Deregister("a.store", "", "10.0.0.1", 2028, 1, died=True))
-    assert world.catalogue.alerts
+    (before,) = world.catalogue.alerts.values()
+    world.now += 60.0
     world.get(Done, Rename("store", "shop"))
-    assert not world.catalogue.alerts and world.listener("a.shop").state == "offline"
+    (alert,) = world.catalogue.alerts.values()
+    assert alert.id == f"failure a.shop {AT}" and alert.opened_at == before.opened_at
+    assert alert.text == before.text.replace("a.store", "a.shop") != before.text
+    world.up("a.shop", epoch=2)
+    assert not world.catalogue.alerts
+
+
+def test_the_incident_of_a_cap_is_closed_with_its_category() -> None:
+    """No listener of the old name could close it any more; one of a row that has moved before goes with the row."""
+    world = store()
+    world.up("a.store")
+    world.ask(Deregister("a.store", "", "10.0.0.1", 2028, 1, died=True))
+    world.ask(Incident("failure cap of store", "as many are down as may be"), SERVER)
+    world.get(Done, Rename("store", "shop", "begin"))
+    world.up("a.shop")
+    world.get(Done, Rename("store", "shop", "end"))
+    assert not world.catalogue.alerts and world.listener("a.shop").state == "up"
 
 
 def test_rows_of_hosts_have_the_new_names() -> None:
-    """Until the host watches again; other services stay, and a host that names none is not touched."""
+    """Other services stay, and a host that names none is not touched."""
     world = store()
     world.ask(Attend("h1.example", ("a.store", "www.web"), "10.0.0.9", 4865), SERVER)
     world.ask(Attend("h2.example", ("www.web",), "", 0), SERVER)
@@ -255,7 +283,7 @@ def test_names_that_cannot_be_renamed(name: str, to: str, code: str, advice: str
 @pytest.mark.parametrize("state", ["up", "slow", "suspect", "down", "draining"])
 @pytest.mark.parametrize(("old", "new"), [("store", "shop"), ("a.store", "c.store")])
 def test_no_registered_listener_is_lost(state: str, old: str, new: str) -> None:
-    """In every state but offline the old name is in use; the refusal names it and how to go on; `force` is not that."""
+    """The old name is in use in every state but offline; the refusal says how to go on, also by force."""
     world = store()
     world.up("a.store", "10.0.0.2:1")
     world.in_state(state)  # type: ignore[arg-type]
@@ -268,10 +296,10 @@ def test_no_registered_listener_is_lost(state: str, old: str, new: str) -> None:
 def test_a_refusal_names_a_few_and_counts_the_others() -> None:
     """A category may have a hundred thousand listeners."""
     world = store()
-    for port in range(1, checks.NAMED_MAX + 1):
+    for port in range(1, renaming._NAMED_MAX + 1):
         world.up("a.store", f"10.0.0.1:{port}")
     world.code(Rename("store", "shop"))
-    assert f"10.0.0.1:{checks.NAMED_MAX}" in refusal(world) and "more" not in refusal(world)
+    assert f"10.0.0.1:{renaming._NAMED_MAX}" in refusal(world) and "more" not in refusal(world)
     world.up("b.store", "10.0.0.1:1")
     world.code(Rename("store", "shop"))
     assert "b.store" not in refusal(world) and "and 1 more" in refusal(world)
@@ -289,7 +317,7 @@ def test_a_refusal_names_a_few_and_counts_the_others() -> None:
         (("www.web", "main.web"), "www.web", "main.web", False),
         (("www.web", "other.web"), "www.web", "main.web", False),
         (("gone.web",), "www.web", "main.web", False),
-        # The category depends on nothing, so nobody loses anything.
+        # The category depends on nothing, so no host loses anything.
         (("a.store",), "store", "shop", False),
         (("www.web",), "store", "shop", False),
     ],
@@ -315,7 +343,7 @@ def test_only_administrators_rename() -> None:
 
 
 def test_a_dry_run_changes_nothing_and_is_not_logged() -> None:
-    """It replies what the renaming then does."""
+    """The reply is what the renaming then does."""
     world = rich_store()
     before = world.catalogue
     planned = world.get(Done, Rename("store", "shop", dry_run=True))
@@ -332,17 +360,17 @@ def test_a_renaming_is_bounded_in_octets() -> None:
     """P10: at n octets it is done, beyond them refused with what to do; policies and rows of hosts count in full."""
     world = rich_store().in_state("offline", "b.store")
     world.ask(Attend(HOST.name, ("a.store", "spare.help"), "", 0), SERVER)
-    changes = world.get(Done, Rename("store", "shop", dry_run=True)).changes
-    octets = sum(map(rename.octets_of, changes))
+    changes = world.get(Done, Rename("store", "shop", force=True, dry_run=True)).changes
+    octets = sum(map(renaming.octets_of, changes))
     host = next(change for change in changes if isinstance(change.row, Host))
-    assert rename.octets_of(host) == rename.LISTENER_OCTETS + len("a.shopspare.help")
+    assert renaming.octets_of(host) == renaming.LISTENER_OCTETS + len("a.shopspare.help")
     category = next(change for change in changes if isinstance(change.row, Category))
-    assert rename.octets_of(category) > rename.LISTENER_OCTETS + len(HOST.name)
-    with mock.patch.object(rename, "RENAME_OCTETS_MAX", octets - 1):
-        assert world.code(Rename("store", "shop")) == "too-large"
+    assert renaming.octets_of(category) > renaming.LISTENER_OCTETS + len(HOST.name)
+    with mock.patch.object(renaming, "RENAME_OCTETS_MAX", octets - 1):
+        assert world.code(Rename("store", "shop", force=True)) == "too-large"
         assert "purge" in refusal(world) and "--begin" in refusal(world)
-    with mock.patch.object(rename, "RENAME_OCTETS_MAX", octets):
-        world.get(Done, Rename("store", "shop"))
+    with mock.patch.object(renaming, "RENAME_OCTETS_MAX", octets):
+        world.get(Done, Rename("store", "shop", force=True))
 
 
 @pytest.mark.parametrize("fits", [True, False])
@@ -352,7 +380,7 @@ def test_a_service_does_not_get_more_listeners_than_it_may_have(fits: bool) -> N
     world = store().in_state("offline", at="10.0.0.1:1").in_state("offline", at="10.0.0.1:2")
     world.get(Done, Rename("store", "shop", "begin"))
     world.up("a.shop", "10.0.0.2:1")
-    with mock.patch.object(rename, "LISTENERS_PER_SERVICE_MAX", 3 if fits else 2):
+    with mock.patch.object(renaming, "LISTENERS_PER_SERVICE_MAX", 3 if fits else 2):
         if fits:
             world.get(Done, Rename("store", "shop", "end"))
         else:
