@@ -33,7 +33,7 @@ def serving(address: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_a_service_moves_to_its_new_name_without_a_pause(deployment: Deployment) -> None:
-    """A listener stays under one of the names at each step; host, books and DNS agree, also after the host's restart."""
+    """A listener stays under one of the names at each step; host, books and DNS agree, also after a restart."""
     user, host = deployment.add_host("user", dns=True, services=("portal.web",)), deployment.add_host("serves")
     user.in_session()
     host.in_session()

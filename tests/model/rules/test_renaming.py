@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from compass.model.catalogue.catalogue import Catalogue
+from compass.model.catalogue.octets import LISTENER_OCTETS
 from compass.model.limits import LISTENERS_PER_SERVICE_MAX, POOLS_PER_CATEGORY_MAX
 from compass.model.replies import Done, Refusal, Registered
 from compass.model.requests import (
@@ -363,9 +364,9 @@ def test_a_renaming_is_bounded_in_octets() -> None:
     changes = world.get(Done, Rename("store", "shop", force=True, dry_run=True)).changes
     octets = sum(map(renaming.octets_of, changes))
     host = next(change for change in changes if isinstance(change.row, Host))
-    assert renaming.octets_of(host) == renaming.LISTENER_OCTETS + len("a.shopspare.help")
+    assert renaming.octets_of(host) == LISTENER_OCTETS + len("a.shopspare.help")
     category = next(change for change in changes if isinstance(change.row, Category))
-    assert renaming.octets_of(category) > renaming.LISTENER_OCTETS + len(HOST.name)
+    assert renaming.octets_of(category) > LISTENER_OCTETS + len(HOST.name)
     with mock.patch.object(renaming, "RENAME_OCTETS_MAX", octets - 1):
         assert world.code(Rename("store", "shop", force=True)) == "too-large"
         assert "purge" in refusal(world) and "--begin" in refusal(world)
