@@ -581,6 +581,17 @@ def test_a_host_that_read_too_slowly_takes_everything_anew(stage: Stage) -> None
     assert server.acknowledged[-1] == Acknowledge(61)
 
 
+def test_a_notice_of_what_is_held_is_acknowledged(stage: Stage) -> None:
+    """A duplicate: the host holds the change, so a server that waits for its acknowledgement does not end the session."""
+    server = ready(stage)
+    held = Snapshot(40, {**VIEW.topics, "a.uss": 45}, [*ROWS, listener(1)])
+    server.send(frame(encode(Resync(held))))
+    server.send(notice(45, 12))
+    stage.run()
+    assert server.acknowledged[-1] == Acknowledge(45)
+    assert stage.daemon.status().revision == 45
+
+
 def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:
     """Now and then the host asks whether all is as held; a dead connection is noticed by that."""
     stage = Stage(tmp_path, refresh_seconds=100.0)
