@@ -29,14 +29,14 @@ ABOUT = (
     "'variants': other octets that a reader must read as 'message'. 'refused': a session in which the reading end "
     "'to' has received 'before' from its peer (and, when the client reads, has sent 'asked' requests, numbered from "
     "1) and then receives 'frame'; a server has answered no request of 'before'. 'code' and 'number' are those of the "
-    "refusal that a server sends for it (null: it sends nothing); a client sends none, and its request 'number' is refused with the code; 'session' is the state "
-    "afterwards: 'alive' "
-    "or 'ended'. The server accepts bodies of 'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' "
-    "may end before its body does. 'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is "
-    "dropped. 'parts': a client that has sent 'asked' requests, numbered from 1, receives 'frames' after a welcome; "
-    "each is the frame of a part ('octets' in hexadecimal) with the request number 'number', and together they are "
-    "'message'. 'digests': 'octets' are the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': 'digest' is "
-    "the digest of the rows of 'digests' at the indexes 'rows'; 'instances': 'digest' is that of what a host holds."
+    "refusal that a server sends for it (null: it sends nothing); a client sends none, and its request 'number' is "
+    "refused with the code; 'session' is the state afterwards: 'alive' or 'ended'. The server accepts bodies of "
+    "'server_frame_max' octets, the client of 'client_frame_max'. A 'frame' may end before its body does. "
+    "'announcements': UDP datagrams; a 'message' of null means that the 'datagram' is dropped. 'parts': a client that "
+    "has sent 'asked' requests, numbered from 1, receives 'frames' after a welcome; each is the frame of a part "
+    "('octets' in hexadecimal) with the request number 'number', and together they are 'message'. 'digests': 'octets' "
+    "are the canonical octets of 'row', 'digest' is their BLAKE2b; 'sums': 'digest' is the digest of the rows of "
+    "'digests' at the indexes 'rows'; 'instances': 'digest' is that of what a host holds."
 )
 Plain = dict[str, Any]
 _pack = msgspec.msgpack.encode

@@ -582,7 +582,7 @@ def test_a_host_that_read_too_slowly_takes_everything_anew(stage: Stage) -> None
 
 
 def test_a_notice_of_what_is_held_is_acknowledged(stage: Stage) -> None:
-    """A duplicate: the host holds the change, so a server that waits for its acknowledgement does not end the session."""
+    """A duplicate: the host holds the change, and a server that waits for the acknowledgement would end the session."""
     server = ready(stage)
     held = Snapshot(40, {**VIEW.topics, "a.uss": 45}, [*ROWS, listener(1)])
     server.send(frame(encode(Resync(held))))
