@@ -142,7 +142,10 @@ class Session {
   ask(message) {
     return new Promise((resolve, reject) => {
       this.lastNumber += 1;
-      this.open.set(this.lastNumber, (reply) => (reply.type === 'refusal' ? reject(new Error(told(reply))) : resolve(reply)));
+      this.open.set(this.lastNumber, (reply) => {
+        if (reply.type === 'refusal') reject(new Error(told(reply)));
+        else resolve(reply);
+      });
       this.send(message, this.lastNumber);
     });
   }

@@ -21,7 +21,8 @@ use Time::HiRes 'time';
 $| = 1;
 my $JSON = JSON::PP->new->canonical->utf8->allow_nonref->convert_blessed;
 my %option = (piece => 65_536);
-GetOptions(\%option, map { "$_=s" } qw(vectors piece server ca cert key watch service credential address port)) or exit 2;
+my @options = qw(vectors piece server ca cert key watch service credential address port);
+GetOptions(\%option, map { "$_=s" } @options) or exit 2;
 my $protocol = OpenGNSP::Protocol->new("$FindBin::Bin/../../protocols");
 my ($session, $view);
 my $digests = 0;    # digests of bookmarks that were those of the view
@@ -78,7 +79,8 @@ sub begin () {
     $view->{store} = $watching->{store};
     my $snapshot = $watching->{snapshot};
     $view->replace($snapshot) if $snapshot;
-    step('watching', topics => [sort keys $view->{topics}->%*], snapshot => $snapshot ? JSON::PP::true : JSON::PP::false);
+    my $is_new = $snapshot ? JSON::PP::true : JSON::PP::false;
+    step('watching', topics => [sort keys $view->{topics}->%*], snapshot => $is_new);
     $session->acknowledge($view->{revision});
 }
 

@@ -604,6 +604,17 @@ def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:
     assert len(stage.places[0].servers) == 2
 
 
+def test_at_rest_a_kept_session_has_one_question_in_an_hour(stage: Stage) -> None:
+    """P4: "a `watch` that the agent repeats on a kept session, by default once an hour"; nothing else is sent."""
+    server = ready(stage)
+    stage.clock.advance(3_500.0)
+    stage.run()
+    assert not server.asked and not server.acknowledged and server.open
+    stage.clock.advance(101.0)
+    stage.run()
+    assert server.watched(Watching("store", 10)).since == 10
+
+
 def test_stopping(stage: Stage) -> None:
     """The session is left, nothing is deregistered, no timer stays behind."""
     server = ready(stage)

@@ -23,7 +23,8 @@ sub read ($protocol, $datagram) {
     my @addresses = map { canonical($_) } ($message->{addresses} // [])->@*;
     return undef if @addresses > ADDRESSES_MAX || any { !defined } @addresses;
     $message->{addresses} = \@addresses if @addresses;
-    $message->{next_seconds} = max(SECONDS_MIN, min(SECONDS_MAX, $message->{next_seconds})) if exists $message->{next_seconds};
+    my $next = $message->{next_seconds};
+    $message->{next_seconds} = max(SECONDS_MIN, min(SECONDS_MAX, $next)) if defined $next;
     return $message;
 }
 

@@ -39,7 +39,8 @@ sub feed ($self, $octets) {
         }
         last if length $self->{buffer} < HEADER + $length;
         my $body = substr substr($self->{buffer}, 0, HEADER + $length, ''), HEADER;
-        push @events, $self->{role} eq 'client' ? $self->client_reads($number, $body) : $self->server_reads($number, $body);
+        my $reads = $self->{role} eq 'client' ? \&client_reads : \&server_reads;
+        push @events, $self->$reads($number, $body);
     }
     return @events;
 }

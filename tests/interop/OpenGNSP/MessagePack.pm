@@ -21,8 +21,10 @@ my %LENGTH = (    # first octet => kind, template and size of the length
 );
 my %NUMBER = (    # first octet => kind, template and size of the number
     0xca => ['float', 'f>', 4], 0xcb => ['float', 'd>', 8],
-    0xcc => ['integer', 'C', 1], 0xcd => ['integer', 'n', 2], 0xce => ['integer', 'N', 4], 0xcf => ['integer', 'Q>', 8],
-    0xd0 => ['integer', 'c', 1], 0xd1 => ['integer', 's>', 2], 0xd2 => ['integer', 'l>', 4], 0xd3 => ['integer', 'q>', 8],
+    0xcc => ['integer', 'C', 1], 0xcd => ['integer', 'n', 2], 0xce => ['integer', 'N', 4],
+    0xcf => ['integer', 'Q>', 8],
+    0xd0 => ['integer', 'c', 1], 0xd1 => ['integer', 's>', 2], 0xd2 => ['integer', 'l>', 4],
+    0xd3 => ['integer', 'q>', 8],
 );
 my %CONSTANT = (0xc0 => ['nil', undef], 0xc2 => ['boolean', JSON::PP::false], 0xc3 => ['boolean', JSON::PP::true]);
 

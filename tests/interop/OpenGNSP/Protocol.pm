@@ -13,9 +13,9 @@ use OpenGNSP::MessagePack
     qw(read_whole members write_integer write_float write_string write_octets write_array write_map);
 
 # { fields => {name => [[field, type, default or undef if required]]}, from => {message => "client" or "server"},
-#   request => {message => 1}, reply => {message => 1}, key => {row => [fields]}, digested => {row => [fields]} }
+#   reply => {message => 1}, key => {row => [fields]}, digested => {row => [fields]} }
 sub read_tables ($folder) {
-    my %tables = (fields => {}, from => {}, request => {}, reply => { refusal => 1 }, key => {}, digested => {});
+    my %tables = (fields => {}, from => {}, reply => { refusal => 1 }, key => {}, digested => {});
     for my $page (qw(concepts messages requests replies behaviour/several-servers behaviour/digests)) {
         open my $file, '<:encoding(UTF-8)', "$folder/opengnsp/$page.md" or die "$folder/opengnsp/$page.md: $!\n";
         my $text = do { local $/; <$file> };
@@ -26,7 +26,6 @@ sub read_tables ($folder) {
             my ($name) = $section =~ /\A#+ `([a-z-]+)`$/m or next;
             $tables{fields}{$name} =
                 [map { [$_->[0], read_type($_->[1]), read_default($_->[2])] } table_rows($section, 'field')];
-            $tables{request}{$name} = 1 if $page eq 'requests';
             $tables{from}{$name} = 'client' if $page eq 'requests' || $section =~ /^(Client|Host) ->/m;
             $tables{from}{$name} = 'server' if $section =~ /^Server ->/m;
         }

@@ -72,7 +72,8 @@ sub ask ($self, $request) {
 # The next message that the server pushes.
 sub pushed ($self) {
     my (undef, undef, $message) = $self->event->@*;
-    die "$message->{type}: ", $message->{reason} // $message->{message}, "\n" if $message->{type} =~ /^(goodbye|refusal)$/;
+    my $why = $message->{reason} // $message->{message} // '';
+    die "$message->{type}: $why\n" if $message->{type} =~ /^(goodbye|refusal)$/;
     return $message;
 }
 

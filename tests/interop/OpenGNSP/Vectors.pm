@@ -9,21 +9,26 @@ use OpenGNSP::Announcement;
 use OpenGNSP::Digest;
 use OpenGNSP::End;
 
-# The results of each group by the names of the vectors; octets arrive in pieces of the length `piece`.
+# The results of each group, in the order of its vectors; octets arrive in pieces of the length `piece`.
 sub results ($protocol, $vectors, $piece) {
-    my %rows = map { $_ => OpenGNSP::Digest::octets($protocol, $vectors->{digests}[$_]{row}{row}, $vectors->{digests}[$_]{row}) }
-        keys $vectors->{digests}->@*;
-    return {
-        (map { $_ => [map { message($protocol, $_) } $vectors->{$_}->@*] } qw(accepted variants)),
-        announcements => [map { OpenGNSP::Announcement::read($protocol, pack 'H*', $_->{datagram}) } $vectors->{announcements}->@*],
-        refused => [map { refused($protocol, $_, $piece) } $vectors->{refused}->@*],
-        parts => [map { parts($protocol, $_, $piece) } $vectors->{parts}->@*],
-        digests => [map { { octets => unpack('H*', $_), digest => OpenGNSP::Digest::blake2b($_) } } @rows{ sort { $a <=> $b } keys %rows }],
-        sums => [map { OpenGNSP::Digest::sum(@rows{ $_->{rows}->@* }) } $vectors->{sums}->@*],
-        instances => [
-            map { OpenGNSP::Digest::sum(map { OpenGNSP::Digest::instance_octets($_) } $_->{instances}->@*) } $vectors->{instances}->@*
-        ],
-    };
+    my @octets = map { OpenGNSP::Digest::octets($protocol, $_->{row}, $_) } map { $_->{row} } $vectors->{digests}->@*;
+    my %result = (
+        accepted => sub ($vector) { message($protocol, $vector) },
+        variants => sub ($vector) { message($protocol, $vector) },
+        refused => sub ($vector) { refused($protocol, $vector, $piece) },
+        parts => sub ($vector) { parts($protocol, $vector, $piece) },
+        announcements => sub ($vector) { OpenGNSP::Announcement::read($protocol, pack 'H*', $vector->{datagram}) },
+        sums => sub ($vector) { OpenGNSP::Digest::sum(@octets[$vector->{rows}->@*]) },
+        instances => sub ($vector) {
+            OpenGNSP::Digest::sum(map { OpenGNSP::Digest::instance_octets($_) } $vector->{instances}->@*);
+        },
+    );
+    my @digests = map { { octets => unpack('H*', $_), digest => OpenGNSP::Digest::blake2b($_) } } @octets;
+    my %results = (digests => \@digests);
+    for my $group (keys %result) {
+        $results{$group} = [map { $result{$group}->($_) } $vectors->{$group}->@*];
+    }
+    return \%results;
 }
 
 # A frame as read here, and as written here.

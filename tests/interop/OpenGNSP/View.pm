@@ -64,7 +64,8 @@ sub change ($self, $change, $topic) {
     if ($removed || ($row->{state} // '') eq 'offline') { delete $self->{rows}{ $self->key($row) } }
     else                                                 { $self->{rows}{ $self->key($row) } = $row }
     $topics->{ $row->{id} } = $revision if $row->{row} eq 'service';
-    delete $topics->{ $row->{row} eq 'service' ? $row->{id} : $topic } if $removed && $row->{row} =~ /^(service|category)$/;
+    delete $topics->{ $row->{id} } if $removed && $row->{row} eq 'service';
+    delete $topics->{$topic} if $removed && $row->{row} eq 'category';
 }
 
 sub merge ($self, $snapshot) {
