@@ -204,15 +204,16 @@ async function main() {
   say('refused', { code: refused.split(':')[0] });
   const deregistered = await session.ask({ type: 'deregister', ...instance });
   say('deregistered', { state: deregistered.state });
-
-  // The service that is watched for comes to depend on more than fits into a notice, or into a frame.
-  await session.follow();
-  await session.pull();
+  await session.follow((row) => row.state === 'offline');
 
   // The next session goes on where this one ends.
   const held = { store: session.store, since: session.revision };
   session.end();
   session = await new Session().begin(held);
+
+  // The service that is watched for comes to depend on more than fits into a notice, or into a frame.
+  await session.follow();
+  await session.pull();
   say('ended', {});
   session.end();
 }

@@ -57,14 +57,15 @@ sub live () {
     eval { $session->ask({ type => 'pull', service => 'nothing.' . $option{watch} =~ s/.*\.//r }) };
     step('refused', code => $@ =~ s/:.*//sr);
     step('deregistered', state => $session->ask({ type => 'deregister', %instance })->{state});
-
-    # The service that is watched for comes to depend on more than fits into a notice, or into a frame.
-    follow();
-    pull();
+    follow(sub ($row) { $row->{state} eq 'offline' });
 
     # The next session goes on where this one ends.
     $session->close;
     begin();
+
+    # The service that is watched for comes to depend on more than fits into a notice, or into a frame.
+    follow();
+    pull();
     step('ended', digests => $digests);
     $session->close;
 }
@@ -82,6 +83,7 @@ sub begin () {
     my $is_new = $snapshot ? JSON::PP::true : JSON::PP::false;
     step('watching', topics => [sort keys $view->{topics}->%*], snapshot => $is_new);
     $session->acknowledge($view->{revision});
+    follow(undef, 'bookmark');
 }
 
 sub pull () {
@@ -91,8 +93,8 @@ sub pull () {
     step('pulled', listeners => scalar @listeners, own => $own, parts => $session->{end}{part_count});
 }
 
-# Apply what is pushed until a notice brings the wanted row; without a wish, until a resync.
-sub follow ($wanted = undef) {
+# Apply what is pushed until a notice brings the wanted row; without a wish, until a resync or a bookmark.
+sub follow ($wanted = undef, $last = 'resync') {
     while (my $pushed = $session->pushed) {
         my $type = $pushed->{type};
         if ($type eq 'notice') {
@@ -106,12 +108,12 @@ sub follow ($wanted = undef) {
             $view->replace($pushed->{snapshot});
             step('resync', rows => scalar keys $view->{rows}->%*, parts => $session->{end}{part_count});
             acknowledge();
-            return if !$wanted;
         }
         elsif ($type eq 'bookmark') {
             $view->{revision} = $pushed->{revision};
             compare($pushed->{digest}) if $pushed->{digest};
         }
+        return if !$wanted && $type eq $last;
     }
 }
 

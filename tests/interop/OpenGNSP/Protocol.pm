@@ -68,9 +68,8 @@ sub read_type ($cell) {
 
 sub new ($class, $folder) { return bless read_tables($folder), $class }
 
-sub same ($one, $other) {
-    state $json = JSON::PP->new->canonical->allow_nonref->convert_blessed;
-    return $json->encode($one) eq $json->encode($other);
+sub is_default ($value, $default) {
+    return ref $value eq 'ARRAY' ? !@$value : ref $value eq 'HASH' ? !%$value : ($value // '') eq ($default // '');
 }
 
 sub words ($self, $type) {
@@ -112,7 +111,7 @@ sub read_structure ($self, $type, $node) {
         die "$name without $key\n" if !$default && !$members->{$key};
         next if !$members->{$key};
         my $value = $self->read_value($of, $members->{$key});
-        $read{$key} = $value if !$default || !same($value, $default->{value});
+        $read{$key} = $value if !$default || !is_default($value, $default->{value});
     }
     return \%read;
 }
