@@ -231,6 +231,12 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     removed: bool = False
 
 
+def shown(change: Change) -> Change:
+    """Return a change as a server sends it: a credential without its digest (P11)."""
+    row = without_secret(change.row)
+    return change if row is change.row else msgspec.structs.replace(change, row=row)
+
+
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     """Part of the catalogue at a revision: complete for the topics that it lists (P5)."""
 
