@@ -233,8 +233,9 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
 
 def shown(change: Change) -> Change:
     """Return a change as a server sends it: a credential without its digest (P11)."""
-    row = without_secret(change.row)
-    return change if row is change.row else msgspec.structs.replace(change, row=row)
+    if not isinstance(change.row, Credential):
+        return change
+    return msgspec.structs.replace(change, row=without_secret(change.row))
 
 
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):

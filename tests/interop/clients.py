@@ -18,6 +18,17 @@ TIMEOUT_SECONDS = 20.0
 PORT = 2029
 
 
+def missing(interpreter: str, *libraries: str) -> str:
+    """Return why a client cannot run here; "": it can. `libraries` are arguments with which the interpreter loads
+    them."""
+    found = shutil.which(interpreter)
+    if found is None:
+        return f"{interpreter} is not installed"
+    if libraries and subprocess.run([found, *libraries, "-e1"], capture_output=True).returncode:
+        return f"{interpreter} lacks {', '.join(libraries)}"
+    return ""
+
+
 class Language(NamedTuple):
     """A client: its interpreter, its files, and what must be there for it."""
 
@@ -25,21 +36,12 @@ class Language(NamedTuple):
     program: str
     modules: tuple[str, ...] = ()
     """Files of the client in addition to the program, relative to this folder."""
-    requires: tuple[str, ...] = ()
-    """Arguments with which the interpreter succeeds if it has the libraries that the client needs."""
+    libraries: tuple[str, ...] = ()
+    """Arguments with which the interpreter loads the libraries that the client needs."""
     lines_max: int = 0
     """Lines of code in all files."""
     compares_digests: bool = False
     """True: the client compares its view with the digests of bookmarks."""
-
-    def missing(self) -> str:
-        """Return why the client cannot run here; "": it can."""
-        found = shutil.which(self.interpreter)
-        if found is None:
-            return f"{self.interpreter} is not installed"
-        if self.requires and subprocess.run([found, *self.requires], capture_output=True).returncode:
-            return f"{self.interpreter} has no {self.requires[-1].removeprefix('-M')}"
-        return ""
 
     def start(self, world: World, credential: str = "") -> Client:
         """Start a session of the client."""
@@ -66,7 +68,7 @@ LANGUAGES = {
         "perl",
         "client.pl",
         modules=tuple(f"OpenGNSP/{name}.pm" for name in PERL_MODULES),
-        requires=("-e1", "-MIO::Socket::SSL"),
+        libraries=("-MJSON::PP", "-MIO::Socket::SSL"),
         lines_max=900,
         compares_digests=True,
     ),

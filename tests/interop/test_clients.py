@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.interop.clients import FOLDER, LANGUAGES, PORT, Language
+from tests.interop.clients import FOLDER, LANGUAGES, PORT, Language, missing
 from tests.interop.world import EPOCH, LARGE_COUNT, SERVICE, World
 
 SESSIONS = 2
@@ -15,8 +15,8 @@ SESSIONS = 2
 def language(request: pytest.FixtureRequest) -> Language:
     """Each client that can run here."""
     language = LANGUAGES[request.param]
-    if missing := language.missing():
-        pytest.skip(missing)
+    if why := missing(language.interpreter, *language.libraries):
+        pytest.skip(why)
     return language
 
 

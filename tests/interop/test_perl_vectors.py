@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from typing import Any
 
 import pytest
 
 from compass.wire.messages import decode_from_client, decode_from_server
-from tests.interop.clients import FOLDER
+from tests.interop.clients import FOLDER, missing
 from tests.wire import make_vectors
 from tests.wire.link import plain
 
@@ -18,13 +17,14 @@ VECTORS: dict[str, Any] = json.loads(make_vectors.PATH.read_text())
 PIECES = (65_536, 7, 1)
 """Octets that an end receives at once."""
 
-pytestmark = pytest.mark.skipif(shutil.which("perl") is None, reason="perl is not installed")
+WHY_NOT = missing("perl", "-MJSON::PP")
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 
 
 @pytest.fixture(scope="module", params=PIECES)
 def results(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the client makes of the vectors. It needs modules of Perl's core alone."""
-    command = ["perl", FOLDER / "client.pl", "--vectors", make_vectors.PATH, "--piece", str(request.param)]
+    """Return what the client makes of the vectors, with modules of the core of Perl alone."""
+    command = ["perl", str(FOLDER / "client.pl"), "--vectors", str(make_vectors.PATH), "--piece", str(request.param)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert (ended.returncode, ended.stderr) == (0, "")
     found: dict[str, Any] = json.loads(ended.stdout)
