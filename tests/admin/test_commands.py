@@ -509,7 +509,7 @@ def test_the_version_and_the_log_by_its_long_name(uss: Program) -> None:
 def test_what_is_watched_is_shown_again_and_again(program: Program, server: LittleServer) -> None:
     """--watch: the change between two looks is there, a server that is lost is a note, and Ctrl-C ends it with 130."""
     closed = [f"--server=127.0.0.1:{free_port()}", *program.settings[1:]]
-    turns = iter((lambda: program.done("category", "add", "seen"), None))
+    turns: Iterator[Any] = iter((lambda: program.done("category", "add", "seen"), None))
 
     class Watched(FakeMachine):
         def sleep(self, seconds: float) -> None:
