@@ -121,6 +121,11 @@ class Browser:
 
         return self.until(there, f"there is a button {text!r}")
 
+    def press(self, element: WebElement) -> None:
+        """Scroll to an element, away from the bars at the edges of the window, and click it."""
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
     def until(self, condition: Callable[[], T | None], what: str) -> T:
         """Wait as `eventually` does; elements that are replaced meanwhile are looked up again."""
 

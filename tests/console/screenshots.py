@@ -8,13 +8,13 @@ the documents.
 from __future__ import annotations
 
 import argparse
-import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
 from compass.pki.authority import create_authority
 from tests.console.browser import NARROW, WIDE, Browser, browser
+from tests.console.palette import indexed
 from tests.console.shop import Shop
 from tests.console.shots import save
 from tests.e2e.deployment import Deployment
@@ -63,10 +63,11 @@ def main() -> None:
             shoot_timeline(window, given.write)
             for complaint in window.complaints():
                 print("the browser complains:", complaint)
-    for name, chosen in CHOSEN.items():
-        picture = given.write / f"{name}.png"
-        assert picture.stat().st_size <= OCTETS_MAX, f"{picture} has {picture.stat().st_size:,} octets"
-        shutil.copyfile(picture, given.docs / f"{chosen}.png")
+    with browser() as window:
+        for name, chosen in CHOSEN.items():
+            picture = indexed(window, (given.write / f"{name}.png").read_bytes())
+            assert len(picture) <= OCTETS_MAX, f"{chosen}.png has {len(picture):,} octets"
+            (given.docs / f"{chosen}.png").write_bytes(picture)
 
 
 def shoot(window: Browser, name: str, directory: Path) -> None:
@@ -88,7 +89,7 @@ def shoot_timeline(window: Browser, directory: Path) -> None:
     """Take the panel of a listener that is down, with its timeline."""
     for size, dark in ((WIDE, False), (NARROW, True)):
         window.look(*size, dark=dark)
-        window.see("#listener-rows .row.is-down button").click()
+        window.press(window.see("#listener-rows .row.is-down button"))
         window.sees("#listener-panel .timeline", "Registered", "Down")
         window.until(lambda: "Requesting" not in window.said("#listener-panel"), "it is answered")
         save(window, directory / f"timeline-{size[0]}-{'dark' if dark else 'light'}.png")

@@ -60,7 +60,7 @@ def shoot(window: Browser, url: str, token: str, listeners: int | str, directory
             save(window, directory / name, whole=whole)
     for size, dark in ((WIDE, False), (NARROW, True)):
         window.look(*size, dark=dark)
-        window.see("#listener-rows .row.l button").click()
+        window.press(window.see("#listener-rows .row.l button"))
         window.sees("#listener-panel", "Timeline")
         window.until(lambda: "Requesting" not in window.said("#listener-panel"), "it is answered")
         save(window, directory / f"{listeners}-{size[0]}-listener.png")

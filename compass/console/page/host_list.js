@@ -64,7 +64,7 @@ export class HostList {
         ),
       ),
       cell("num held", h("span", { class: "narrow-only" }, "holds "), lag.acknowledged ? count(lag.acknowledged) : "–"),
-      cell("num missed", lag.pending ? count(lag.pending) : "–", h("span", { class: "narrow-only" }, " missed")),
+      cell("num missed", ...missed(lag.pending)),
       cell(
         "age",
         stale?.at ? [stale.before ? "before " : "", since(stale.at, this.page.now(), "both")] : stale ? "unknown" : "",
@@ -81,4 +81,10 @@ function staleText({ lagging, lost, unknown }) {
     [unknown, "unknown"],
   ].filter(([number]) => number);
   return parts.map(([number, what]) => `${count(number)} ${what}`).join(", ") || "none stale";
+}
+
+/** Return the number of missed notices; a narrow row says so in words, and nothing if there are none. */
+function missed(number) {
+  if (!number) return [h("span", { class: "wide-only" }, "–")];
+  return [count(number), h("span", { class: "narrow-only" }, " missed")];
 }

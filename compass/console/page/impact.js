@@ -18,11 +18,15 @@ export function impactOf(state, { services, categories }, ids) {
   const own = new Set(lost.map(({ category }) => category));
   const hostsOf = hostsByCategory(state);
   const users = [];
-  const seen = new Set(own);
+  const seen = new Set();
   for (let near = [...own], depth = 1; near.length; depth += 1) {
     const step = new Map();
     for (const name of near)
-      for (const by of categories.get(name)?.by ?? []) if (!seen.has(by)) step.set(by, [...(step.get(by) ?? []), name]);
+      for (const by of categories.get(name)?.by ?? []) {
+        // What is lost may itself use what is lost; what only depends on its own users does not.
+        const isNew = by !== name && !seen.has(by) && (depth === 1 || !own.has(by));
+        if (isNew) step.set(by, [...(step.get(by) ?? []), name]);
+      }
     for (const [name, on] of step) {
       seen.add(name);
       users.push({

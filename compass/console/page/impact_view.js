@@ -155,6 +155,7 @@ export class ImpactView {
           })
         : "",
       s("text", { x: 28, y: 18, class: "name" }, shortened(box.name, letters)),
+      " ",
       s("text", { x: 9, y: 34, class: "figure" }, box.figure),
     ];
     const transform = `translate(${x} ${y})`;

@@ -18,6 +18,7 @@ const RESOLVED_SHOWN = 3;
 export class IncidentList {
   #drawn = "";
   #opened = new Set();
+  #folded = new Set();
   #whole = new Set();
   #all = false;
   #marked = "";
@@ -58,13 +59,18 @@ export class IncidentList {
       subject,
       this.#marked,
       [...this.#opened],
+      [...this.#folded],
       [...this.#whole],
       this.#all,
     ]);
     if (whole === this.#drawn) return;
     this.#drawn = whole;
     const open = state.rows.alert.size;
-    text($("n-incidents"), open ? `${amount(open, "open incident")}, worst first` : "");
+    const order = groups.length > 1 ? ", worst first" : "";
+    text(
+      $("n-incidents"),
+      open ? `${amount(open, "open incident")}${order}` : "alert" in state.at ? "none is open" : "",
+    );
     const list = $("incident-list");
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
     const shown = this.#all ? groups : groups.slice(0, GROUPS_SHOWN);
@@ -78,9 +84,7 @@ export class IncidentList {
         ),
       );
     list.replaceChildren(
-      items.length
-        ? h("ul", { class: "groups" }, items)
-        : h("p", { class: "empty" }, "alert" in state.at ? "No incident is open." : ""),
+      items.length ? h("ul", { class: "groups" }, items) : "",
       over.length ? h("h3", {}, "Resolved last") : "",
       over.length
         ? h(
@@ -90,10 +94,16 @@ export class IncidentList {
           )
         : "",
     );
+    list.hidden = !list.childElementCount;
     if (focused !== undefined)
       [...list.querySelectorAll("[data-key]")]
         .find((one) => one.dataset.key === focused)
         ?.focus({ preventScroll: true });
+  }
+
+  /** Return whether a group is unfolded: by a person, or because it is the only one. */
+  #isOpen({ id }) {
+    return this.#opened.has(id) || (this.page.groups.length === 1 && !this.#folded.has(id));
   }
 
   #more(words, act) {
@@ -105,9 +115,10 @@ export class IncidentList {
   }
 
   #group(group, isSubject) {
-    const open = this.#opened.has(group.id);
+    const open = this.#isOpen(group);
     const toggle = () => {
-      if (!this.#opened.delete(group.id)) this.#opened.add(group.id);
+      (open ? this.#opened : this.#folded).delete(group.id);
+      (open ? this.#folded : this.#opened).add(group.id);
       this.page.choose("group", group.id);
     };
     const title = h(
@@ -232,12 +243,9 @@ export class IncidentList {
       h("span", { class: "what" }, what),
       h(
         "a",
-        {
-          class: "dim",
-          href: linkTo("incident", alert.id),
-          "aria-label": `Link to the incident of ${listener ? `${listener.service} ${endpoint(listener)}` : alert.id}`,
-        },
+        { class: "dim", href: linkTo("incident", alert.id) },
         since(alert.opened_at, this.page.now(), "moment"),
+        h("span", { class: "unseen" }, ` link to the incident ${alert.id}`),
       ),
     );
   }

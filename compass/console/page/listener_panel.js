@@ -134,7 +134,7 @@ export class ListenerPanel {
       listener.cause ? h("p", { class: "cause-line" }, listener.cause) : "",
       this.#actions(listener),
       h("h3", {}, "Timeline"),
-      this.#judgement(now),
+      this.#judgement(listener, now),
       this.#timeline(listener, now),
       h("h3", {}, "Users"),
       this.#users(listener),
@@ -175,14 +175,14 @@ export class ListenerPanel {
   }
 
   /** Return what this server thinks of the listener now. */
-  #judgement(now) {
+  #judgement(listener, now) {
     const caseFile = this.#caseFile;
     if (!caseFile) return "";
     if (caseFile.refused) return h("p", { class: "refused" }, caseFile.refused);
     return h(
       "div",
       { class: "judgement" },
-      caseFile.judgement
+      caseFile.judgement && !(listener.cause && caseFile.judgement.endsWith(listener.cause))
         ? h("p", {}, caseFile.judgement, caseFile.judged_at ? [" (", since(caseFile.judged_at, now), " ago)"] : "")
         : "",
       caseFile.inquiry ? h("p", {}, INQUIRIES[caseFile.inquiry] ?? caseFile.inquiry) : "",

@@ -91,7 +91,7 @@ class Page {
     this.subject = this.#subject();
   }
 
-  /** Return what the panel of the impact is about: what is chosen, else the worst group that concerns listeners. */
+  /** Return what the panel of the impact is about: what is chosen, else all that is lost, else the worst group. */
   #subject() {
     const { kind, name } = this.#chosen;
     const category = kind === "category" ? this.summary.categories.get(name) : undefined;
@@ -101,10 +101,14 @@ class Page {
       return { title: name, services, group: "", chosen: true };
     }
     const own = kind === "group" ? this.groups.find(({ id }) => id === name) : undefined;
+    const lost = this.groups.filter((group) => group.lost.length);
+    if (!own && lost.length > 1) {
+      return { title: "what is lost", services: lost.flatMap((group) => group.lost), group: "", chosen: false };
+    }
     const group = own ?? this.groups.find(({ services }) => services.length);
     if (!group) return null;
     const title = group.id.slice(group.id.indexOf(" ") + 1);
-    return { title, services: group.services, group: group.id, chosen: false };
+    return { title, services: group.services, group: group.id, chosen: Boolean(own) && this.groups.length > 1 };
   }
 
   /** Choose a group of incidents or a category, whose impact and listeners are shown; none: an empty kind. */
