@@ -225,7 +225,8 @@ def test_one_caller_meets_the_dead_listener_and_the_others_never_do(deploy: Depl
     met_again = [_call(host, "account.openuso") for host in callers for _ in range(CONNECTIONS)]
     print(f"\n{CALLERS} callers know of the dead listener {1000 * taken:.1f} ms after the report of one")
     assert met_again == [None] * (CALLERS * CONNECTIONS)
-    eventually(lambda: living.connections - before == CALLERS * CONNECTIONS, "all went to the living one")
+    # The host of the listener tries a registration at its address, too.
+    eventually(lambda: living.connections - before >= CALLERS * CONNECTIONS, "all went to the living one")
     assert taken < 1
 
 

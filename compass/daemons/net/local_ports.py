@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from compass.daemons.net.descriptors import UnixPort
 from compass.daemons.net.reuseport import StreamPort
 
-ACCEPT_SECONDS = 0.002
-"""Time for which a port accepts or closes connections before others have a turn: about as long as two requests take."""
+ACCEPT_SECONDS = 0.0005
+"""Time for which a port accepts or closes connections before others have a turn: a few of them. A registration
+needs six turns, with its write to disk and the answer of a server, and each waits for both ports."""
 
 
 class LocalFactory(Protocol):

@@ -1,4 +1,7 @@
-"""Settings of CPython's garbage collector: a large catalogue in memory must not slow down each registration."""
+"""Settings of CPython's garbage collector: what a daemon holds in memory must not slow down each registration.
+
+A whole collection takes 30 ms in a host daemon without a single listener: modules alone are 200,000 objects.
+"""
 
 from __future__ import annotations
 

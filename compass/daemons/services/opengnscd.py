@@ -53,6 +53,7 @@ from compass.daemons.net.live_identity import LiveIdentity
 from compass.daemons.net.own_listeners import check_means
 from compass.daemons.net.proxy_protocol import Balancers
 from compass.daemons.net.transport import wrap_tls
+from compass.daemons.process import gc
 from compass.daemons.process.own_directories import OwnDirectories
 from compass.gateway.dns.server import CONNECTIONS_MAX as DNS_CONNECTIONS_MAX
 from compass.gateway.haproxy_agent import CONNECTIONS_MAX as AGENT_CONNECTIONS_MAX
@@ -171,6 +172,7 @@ class HostService(Service):
     def startService(self) -> None:
         """Answer from the disk cache, then connect to a server; `started` fails if the daemon cannot serve."""
         super().startService()
+        gc.raise_threshold()
         self._identity.start()
         self.started = Deferred.fromCoroutine(self._start(self._settings))
         self.started.addErrback(lambda failure: failure.trap(CancelledError) and None)
@@ -216,6 +218,7 @@ class HostService(Service):
         for warning in agent.api.status().warnings:
             self.log.warn("{warning}", warning=warning)
         agent.start()
+        gc.freeze_loaded()
         for name in self._service_names:
             name.start()
         if settings.announcements:
