@@ -176,11 +176,13 @@ test("a stale host is stale since the first change that it misses, or since it l
   assert.deepEqual(stale({ acknowledged: 13, session: false, status: "lost" }), { at: 0, before: false });
 });
 
-test("a listener of an administrator is on no host", () => {
-  const hosts = new Map([["n1", {}]]);
-  assert.deepEqual(format.origin({ host: "n1" }, hosts), { host: "n1", by: "" });
-  assert.deepEqual(format.origin({ host: "me.gns-admin" }, hosts), { host: "", by: "me.gns-admin" });
-  assert.deepEqual(format.origin({}, hosts), { host: "", by: "" });
+test("a listener of an administrator is on no host, and nothing is said before the hosts are read", () => {
+  const made = state([...WORLD, HOST]);
+  assert.deepEqual(format.origin({ host: "h" }, made), { host: "h", by: "" });
+  assert.deepEqual(format.origin({ host: "me.gns-admin" }, made), { host: "", by: "me.gns-admin" });
+  assert.deepEqual(format.origin({}, made), { host: "", by: "" });
+  delete made.at.host;
+  assert.deepEqual(format.origin({ host: "me.gns-admin" }, made), { host: "me.gns-admin", by: "" });
 });
 
 test("times have a date unless it is today's", () => {

@@ -83,7 +83,7 @@ def test_what_is_worst_stands_first_within_the_first_screen(broken: Browser, siz
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 def test_the_impact_of_the_worst_is_shown_and_that_of_what_is_chosen(broken: Browser, size: tuple[int, int]) -> None:
-    """Who depends on what is lost, through which services, and through whom; a category is chosen and left."""
+    """The page names users of what is lost, direct and indirect ones; a category is chosen and left."""
     broken.look(*size)
     broken.sees("#n-impact", "of what is lost")
     broken.sees("#impact-text", "front and shop depend on shop and pay: 4 services on 3 hosts.")

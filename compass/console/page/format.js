@@ -65,8 +65,9 @@ export function momentAndAge(seconds, now) {
 }
 
 /** Return who registered a listener: a host of this installation, or the principal of an administrator. */
-export function origin({ host = "" }, hosts) {
-  if (!host || hosts.has(host)) return { host, by: "" };
+export function origin({ host = "" }, { rows, at }) {
+  // Before the hosts are read, nothing is known of any.
+  if (!host || !("host" in at) || rows.host.has(host)) return { host, by: "" };
   return { host: "", by: host };
 }
 

@@ -52,20 +52,12 @@ export class IncidentList {
     const { state, groups } = this.page;
     const over = state.resolved.filter((one) => !state.rows.alert.has(one.id)).slice(0, RESOLVED_SHOWN);
     const subject = this.page.subject?.group ?? "";
-    const whole = JSON.stringify([
-      groups,
-      over,
-      "alert" in state.at,
-      subject,
-      this.#marked,
-      [...this.#opened],
-      [...this.#folded],
-      [...this.#whole],
-      this.#all,
-    ]);
+    const shown = this.#all ? groups : groups.slice(0, GROUPS_SHOWN);
+    const open = state.rows.alert.size;
+    const seen = shown.map((group) => this.#seen(group));
+    const whole = JSON.stringify([seen, groups.length, open, over, "alert" in state.at, subject, this.#marked]);
     if (whole === this.#drawn) return;
     this.#drawn = whole;
-    const open = state.rows.alert.size;
     const order = groups.length > 1 ? ", worst first" : "";
     text(
       $("n-incidents"),
@@ -73,7 +65,6 @@ export class IncidentList {
     );
     const list = $("incident-list");
     const focused = list.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
-    const shown = this.#all ? groups : groups.slice(0, GROUPS_SHOWN);
     const items = shown.map((group) => this.#group(group, group.id === subject));
     if (groups.length > shown.length)
       items.push(
@@ -104,6 +95,18 @@ export class IncidentList {
   /** Return whether a group is unfolded: by a person, or because it is the only one. */
   #isOpen({ id }) {
     return this.#opened.has(id) || (this.page.groups.length === 1 && !this.#folded.has(id));
+  }
+
+  /** Return all that the element of a group depends on. */
+  #seen(group) {
+    const { id, level, title, scope, since: at, alerts } = group;
+    const open = this.#isOpen(group);
+    const rows = open ? this.#alertsOf(group).map((alert) => [alert.id, this.listenerOf(alert)?.state]) : [];
+    return [id, level, title, scope, at, alerts.length, alerts[0]?.id, open, rows];
+  }
+
+  #alertsOf({ id, alerts }) {
+    return this.#whole.has(id) ? alerts : alerts.slice(0, ALERTS_SHOWN);
   }
 
   #more(words, act) {
@@ -195,8 +198,7 @@ export class IncidentList {
   }
 
   #details(group) {
-    const all = this.#whole.has(group.id);
-    const shown = all ? group.alerts : group.alerts.slice(0, ALERTS_SHOWN);
+    const shown = this.#alertsOf(group);
     const rows = shown.map((alert) => this.#alert(alert));
     const hidden = group.alerts.length - shown.length;
     return h(

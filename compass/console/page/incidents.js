@@ -180,7 +180,8 @@ function hostGroups({ services }, rest) {
   return [...hosts].flatMap(([host, { own, of }]) => {
     const ids = [...new Set(of.map(({ service }) => service))].sort();
     if (!own.length && (ids.length < 2 || !isWhollyLost(host, services, ids))) return [];
-    const cases = claim(rest, (one) => own.includes(one) || of.includes(one));
+    const mine = new Set([...own, ...of]);
+    const cases = claim(rest, (one) => mine.has(one));
     const what = own.map(
       ({ alert }) => HOST_SAYS.find(([prefix]) => alert.id.includes(prefix))?.[1] ?? "is in trouble",
     );

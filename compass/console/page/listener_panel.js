@@ -139,7 +139,7 @@ export class ListenerPanel {
       h("h3", {}, "Users"),
       this.#users(listener),
       h("h3", {}, "Attributes"),
-      facts(listener, this.page.state.rows.host),
+      facts(listener, this.page.state),
     );
     this.dialog.scrollTop = top;
     if (focused) (document.getElementById(focused) ?? close).focus();
@@ -274,8 +274,8 @@ function entryOf({ time, picture, title, text, revision, times }, now) {
   );
 }
 
-function facts(listener, hosts) {
-  const { host, by } = origin(listener, hosts);
+function facts(listener, state) {
+  const { host, by } = origin(listener, state);
   const { weight = 1, zone, load, draining, epoch, metadata = {}, changed_at: changed } = listener;
   const pairs = [
     ["Host", host],

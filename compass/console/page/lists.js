@@ -168,12 +168,12 @@ export class ListenerList {
 
   #listener(element, { listener }) {
     const died = this.page.summary.services.get(listener.service)?.died.has(listener);
-    const whole = `${died} ${listener.state} ${listener.changed_at} ${listener.cause} ${listener.host} ${listener.draining}`;
+    const { host, by } = origin(listener, this.page.state);
+    const whole = `${died} ${listener.state} ${listener.changed_at} ${listener.cause} ${host} ${by} ${listener.draining}`;
     if (element.dataset.whole === whole) return;
     element.dataset.whole = whole;
     const had = element.contains(document.activeElement);
     const { cause = "", changed_at: changed, draining } = listener;
-    const { host, by } = origin(listener, this.page.state.rows.host);
     // Shown as what it is: a listener that failed, though its row is that of an offline one.
     const state = died ? "down" : listener.state;
     const cells = [
