@@ -23,7 +23,7 @@ from compass.admin.shell.config import CONFIG_VARIABLE, PORT, SERVER_VARIABLE, S
 from compass.admin.shell.context import WAIT_SECONDS_MAX, AdminContext
 from compass.admin.shell.decorators import command, examples, json_option
 from compass.model.exit_codes import ExitCode, exit_table
-from compass.system.command_line import CheckedGroup, print_text
+from compass.system.command_line import CheckedGroup, print_text, version_option
 
 PROGRAM = "opengnsadmin"
 
@@ -100,7 +100,7 @@ Settings: options, else ${SERVER_VARIABLE} (for --server), else a TOML file: --c
     metavar="SECONDS",
     help="Wait this long for a server that cannot be reached, such as one that starts.",
 )
-@click.version_option(compass.__version__, message="%(prog)s %(version)s")
+@version_option(compass.__version__)
 @json_option
 @click.pass_context
 def cli(click_context: click.Context, /, **given: Any) -> None:

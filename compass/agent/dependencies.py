@@ -53,5 +53,9 @@ class AgentDependencies(RegistrarDependencies, frozen=True, kw_only=True):
     """Probe of the listeners that are registered here; without it they are not tried."""
     development: bool = False
     """True in development mode: programs are let know that they need no credential."""
+    dns: str = ""
+    """Address and port at which DNS queries are answered; empty: none are."""
+    dns_zone: str = ""
+    """Zone of these answers."""
     certificates: Callable[[], Sequence[OwnCertificate]] = tuple
     """Function that returns the certificates whose end ends this host's sessions."""

@@ -156,6 +156,8 @@ class LocalApi:
             certificates=self._certificates(),
             development=parts.development,
             unanswered=tuple(self._unanswered()),
+            dns=parts.dns,
+            dns_zone=parts.dns_zone,
         )
 
     def _unanswered(self) -> list[UnansweredName]:

@@ -6,6 +6,7 @@ JSON.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from compass.cli.output import LINE_MAX, as_json
 from compass.client.core.blocking_api import ApiProblem, HostApi, InvalidEndpoint, parse_api_endpoint
@@ -25,6 +27,11 @@ from compass.model.text import escape_line
 from compass.system.command_line import print_text
 
 PROGRAM: Final = "opengnsc"
+
+COMPLETION_SECONDS = 0.5
+"""Time limit of each question to the daemon for a completion: a person waits with a finger on the key."""
+SERVICES_COMPLETED_MAX = 20
+"""Own services whose dependencies are offered."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -120,8 +127,33 @@ class ParsedParam(click.ParamType):  # type: ignore[type-arg]  # generic only fo
             self.fail(str(problem), param, ctx)
 
 
-SERVICE = ParsedParam("service.category", parse_service_id)
-NAME = ParsedParam("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
+class KnownName(ParsedParam):
+    """Type of the names that the daemon knows, which a shell completes."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin with a text; none if the daemon does not answer."""
+        context = ctx.find_object(CliContext) or CliContext()
+        with suppress(ApiProblem, InvalidEndpoint):
+            endpoint = context.endpoint or os.environ.get("OPENGNS_API", "")
+            names = known_names(HostApi(parse_api_endpoint(endpoint), COMPLETION_SECONDS))
+            # A category is no service.
+            fitting = (name for name in sorted(names) if "." in name or self.name == "name")
+            return [CompletionItem(name) for name in fitting if name.startswith(incomplete)]
+        return []
+
+
+def known_names(api: HostApi) -> set[str]:
+    """Return the services of this host, and the services and categories that these depend on. Raises ApiProblem."""
+    status = api.status()
+    names = {*status.services, *(one.service for one in status.registrations)}
+    for own in status.services[:SERVICES_COMPLETED_MAX]:
+        for category in api.dependencies(own).categories:
+            names |= {category.category, *(service.id for service in category.services)}
+    return names
+
+
+SERVICE = KnownName("service.category", parse_service_id)
+NAME = KnownName("name", lambda text: parse_service_id(text) if "." in text else parse_label(text, "category"))
 ADDRESS = ParsedParam("address", parse_address)
 ENDPOINT = ParsedParam("address:port", parse_endpoint)
 DETAIL = ParsedParam("text", lambda text: escape_line(text, DETAIL_MAX))

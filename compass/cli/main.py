@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+import compass
 from compass.cli.context import (
     DETAIL,
     ENDPOINT,
@@ -30,12 +31,13 @@ from compass.cli.context import (
     protocol_metadata,
     protocol_option,
 )
+from compass.cli.doctor import examine, lines_of
 from compass.cli.output import as_json, line_of_event, lines_of_outcome, lines_of_resolved, lines_of_status, tree_of
 from compass.cli.run_command import run
 from compass.cli.templates import template
 from compass.model.exit_codes import ExitCode, exit_table
 from compass.model.host_api import LocalDeregister, LocalLoad, LocalRegister, LocalReport
-from compass.system.command_line import CheckedGroup, print_text
+from compass.system.command_line import CheckedGroup, print_text, version_option
 
 
 @click.group(
@@ -44,7 +46,7 @@ from compass.system.command_line import CheckedGroup, print_text
     epilog=f"\b\n{exit_table(PROGRAM, with_codes=True)}",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
-@click.version_option(package_name="opengns-compass", message="%(prog)s %(version)s")
+@version_option(compass.__version__)
 @api_option("OPENGNS_API")
 @JSON_OPTION
 def cli() -> None:
@@ -243,6 +245,18 @@ def status(context: CliContext) -> None:
     """Show the state of this host's daemon: its session, its data, and the registrations of this host."""
     status = context.api.status()
     context.print_result(lines_of_status(status), status)
+
+
+@_command("doctor", "doctor", "doctor --json | jq '.checks[] | select(.ok | not)'")
+def doctor(context: CliContext) -> None:
+    """Check this host from end to end: daemon, certificates, clock, session, data, registrations, DNS.
+
+    Each failed check says what to do. The exit status is 0 if every check is ok, else 1.
+    """
+    checks = list(examine(context.api))
+    context.print_result(lines_of(checks), {"type": "doctor", "checks": checks})
+    if not all(one.ok for one in checks):
+        sys.exit(ExitCode.FAILED)
 
 
 @_command("completion", "completion bash > ~/.local/share/bash-completion/completions/opengnsc")

@@ -41,7 +41,7 @@ from compass.model.interfaces import StoreUnavailable
 from compass.model.rules.certificates import notices_of, problems_of
 from compass.model.text import escape
 from compass.pki.identity import Identity, IdentityError
-from compass.system.command_line import CheckedCommand, CheckedGroup, print_text
+from compass.system.command_line import CheckedCommand, CheckedGroup, print_text, version_option
 from compass.system.systemd import SdNotify
 
 
@@ -225,7 +225,7 @@ def _main(program: Program, config: str | None, check: bool, print_config: bool,
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
     for decorate in (
-        click.version_option(compass.__version__, message="%(prog)s %(version)s"),
+        version_option(compass.__version__),
         click.option("-v", "--verbose", is_flag=True, help="Log the events of each session, too."),
         click.option("--print-config", is_flag=True, help="Print a configuration file with every key explained."),
         click.option("--check", is_flag=True, help="Check configuration and certificates, print problems, and exit."),

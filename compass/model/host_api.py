@@ -377,6 +377,10 @@ class HostStatus(msgspec.Struct, frozen=True):
     unanswered: tuple[UnansweredName, ...] = ()
     """Services and categories that programs of this host ask for again and again, or that templates render, and that
     have no listener."""
+    dns: str = ""
+    """Address and port at which the agent answers DNS queries; empty: it answers none."""
+    dns_zone: str = ""
+    """Zone of these answers."""
 
 
 class LocalEvent(msgspec.Struct, frozen=True):

@@ -6,10 +6,12 @@ Python decodes to lone surrogates, nor print a forged line or a control sequence
 
 from __future__ import annotations
 
+import platform
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import metadata
+from typing import Any, TypeVar
 
 import click
 
@@ -22,6 +24,36 @@ def print_text(text: str, err: bool = False, newline: bool = True, colour: str |
     # On a stream of ASCII, click would write UTF-8.
     shown = escape_in(text, getattr(stream, "encoding", None) or "ascii")
     click.secho(shown, err=err, nl=newline, fg=colour)
+
+
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+LIBRARIES = ("Twisted", "pyOpenSSL", "cryptography", "SQLAlchemy", "msgspec", "click")
+"""Libraries whose versions matter in a report of a fault."""
+
+
+def version_option(version: str) -> Callable[[_Decorated], _Decorated]:
+    """Return the option --version, which shows the versions of the program, of Python and of the libraries."""
+
+    def show(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if not wanted or context.resilient_parsing:
+            return
+        print_text(f"{context.find_root().info_name} {version}")
+        found = [f"Python {platform.python_version()}"]
+        for name in LIBRARIES:
+            with suppress(metadata.PackageNotFoundError):
+                found.append(f"{name} {metadata.version(name)}")
+        print_text(f"with {', '.join(found)}")
+        context.exit()
+
+    return click.option(
+        "--version",
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=show,
+        help="Show the version, with those of Python and the libraries, and exit.",
+    )
 
 
 def open_streams() -> None:

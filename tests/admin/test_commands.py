@@ -13,9 +13,12 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import compass
 from compass.admin.main import cli
+from compass.admin.shell.context import AdminContext
+from compass.admin.shell.decorators import WATCH_SECONDS_MAX, WATCH_SECONDS_MIN
 from compass.model.exit_codes import EXIT_OF_CODE, ExitCode
 from compass.model.replies import CODES, LogEntries, Refusal, Told
 from compass.model.requests import Apply, Fetch, IssueCredential, Put, ReadLog, Register, Report, Status
@@ -24,6 +27,7 @@ from compass.model.rules.draft import Principal
 from compass.model.rules.tokens import principal_of
 from compass.system.command_line import CheckedGroup
 from tests.admin.conftest import Program
+from tests.support.fake_machine import FakeMachine
 from tests.support.fake_server import LittleServer
 from tests.support.installation import free_port
 
@@ -496,8 +500,47 @@ def test_every_hint_names_a_command_that_exists(program: Program) -> None:
 
 def test_the_version_and_the_log_by_its_long_name(uss: Program) -> None:
     """Both are what people type first."""
-    assert uss.done("--version", options=[]) == f"opengnsadmin {compass.__version__}\n"
+    first, libraries = uss.done("--version", options=[]).splitlines()
+    assert first == f"opengnsadmin {compass.__version__}"
+    assert libraries.startswith("with Python 3.") and "Twisted" in libraries and "pyOpenSSL" in libraries
     assert uss.done("log", "administration") == uss.done("log", "admin")
+
+
+def test_what_is_watched_is_shown_again_and_again(program: Program, server: LittleServer) -> None:
+    """--watch: the change between two looks is there, a server that is lost is a note, and Ctrl-C ends it with 130."""
+    closed = [f"--server=127.0.0.1:{free_port()}", *program.settings[1:]]
+    turns = iter((lambda: program.done("category", "add", "seen"), None))
+
+    class Watched(FakeMachine):
+        def sleep(self, seconds: float) -> None:
+            assert seconds == 0.5
+            turn = next(turns)
+            if turn is None:
+                raise KeyboardInterrupt
+            turn()
+
+    arguments = [*program.settings, "category", "list", "--watch", "--interval", "0.5"]
+    result = CliRunner().invoke(cli, arguments, obj=AdminContext(Watched(program.home)))
+    assert result.exit_code == 130
+    first, second = result.stdout.rstrip().split("\n\n")
+    assert "seen" not in first and "seen" in second
+    turns = iter((lambda: None, None))
+    arguments = [*closed, "category", "list", "--watch", "--interval", "0.5"]
+    result = CliRunner().invoke(cli, arguments, obj=AdminContext(Watched(program.home)))
+    assert result.exit_code == 130 and result.stdout.strip() == ""
+    assert result.stderr.count("opengnsadmin: ") == 2 and "nothing listens there" in result.stderr
+
+
+@pytest.mark.parametrize("seconds", ["0.1", "3600", "0.09", "3601"])
+def test_the_pause_of_watch_has_bounds(program: Program, seconds: str) -> None:
+    """WATCH_SECONDS_MIN and WATCH_SECONDS_MAX."""
+    result = program.run("category", "list", "--interval", seconds)
+    assert result.exit_code == (0 if float(seconds) in (WATCH_SECONDS_MIN, WATCH_SECONDS_MAX) else 2)
+
+
+def test_what_is_wrong_is_not_repeated(program: Program) -> None:
+    """A refusal of the first look ends the command."""
+    assert program.run("service", "show", "no.such", "--watch").exit_code == 3
 
 
 def test_a_server_that_starts_is_waited_for(program: Program, server: LittleServer) -> None:

@@ -413,3 +413,29 @@ def test_an_event_is_the_daemons_own_value(api: LittleApi) -> None:
     events = list(HostApi(parse_api_endpoint(api.place)).watch("frontpage.web", 3))
     assert events == [LocalEvent("snapshot", 12, VIEW), LocalEvent("change", 13, change)]
     assert api.asked[0].headers["Last-Event-ID"] == "3"
+
+
+def completions(api: LittleApi, *words: str) -> list[str]:
+    """Return the offers of a shell for the last word."""
+    from click.shell_completion import ShellComplete
+
+    shell = ShellComplete(cli, {}, "opengnsc", "_OPENGNSC_COMPLETE")
+    return [item.value for item in shell.get_completions(["--api", api.place, *words[:-1]], words[-1])]
+
+
+def test_a_shell_completes_the_names_that_the_daemon_knows(api: LittleApi) -> None:
+    """Own services, dependencies and their categories; where a service is meant, no category."""
+    api.answers["/v1/status"] = said(HostStatus("h", "open", "g", "s", 12, True, ("frontpage.web",), 3, ()))
+    api.answers["/v1/dependencies/frontpage.web"] = said(VIEW)
+    everything = sorted(["frontpage.web", SERVICE, "northwest.openuss", "openuso", "openuss"])
+    assert completions(api, "resolve", "") == everything
+    assert completions(api, "resolve", "open") == ["openuso", "openuss"]
+    assert completions(api, "report", "north") == ["northwest.openuss"]
+    assert completions(api, "report", "openu") == []
+
+
+def test_a_shell_completes_nothing_where_no_daemon_answers(api: LittleApi) -> None:
+    """A completion is never an error on the terminal."""
+    assert completions(api, "resolve", "x") == []
+    api.answers["/v1/status"] = refusal("not-ready", 503)
+    assert completions(api, "resolve", "") == []

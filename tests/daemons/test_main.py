@@ -49,7 +49,7 @@ def test_help_teaches(name: str) -> None:
     for words in (f"{name.upper()}_CONFIG", f"/etc/opengns/{name}.toml", f"{name} --print-config", "Exit status: 0"):
         assert words in text
     version = CliRunner().invoke(PROGRAMS[name], ["--version"], prog_name=name)
-    assert version.output == f"{name} {compass.__version__}\n"
+    assert version.output.startswith(f"{name} {compass.__version__}\nwith Python 3.")
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

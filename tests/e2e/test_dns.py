@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -18,7 +20,7 @@ import pytest
 from compass import client
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, Host, free_port, new_address
-from tests.e2e.processes import PATIENCE_SECONDS, Program, eventually
+from tests.e2e.processes import PATIENCE_SECONDS, Program, environment, eventually
 from tests.e2e.resolvers import Resolver, dnsmasq, needs_dig, needs_dnsmasq, needs_unbound, unbound
 
 NAME = "chinaserver.openuss.gns"
@@ -72,6 +74,20 @@ def test_dig_gets_what_it_asks_for(zone: Zone) -> None:
     assert "status: REFUSED" in zone.dig("example.org") and "WARNING: recursion requested" in zone.dig(NAME)
     assert "user.example.net." in zone.dig("gns", "NS", "+short")
     assert "Transfer failed" in zone.dig("gns", "AXFR")
+
+
+def test_the_doctor_asks_the_daemon_and_the_resolver_of_the_system(zone: Zone) -> None:
+    """`opengnsc doctor`: the daemon answers for its zone, and the machine's resolver does not forward it here."""
+    one = zone.world.hosts["one"]
+    served = zone.world.register(one, "northwest.openuss")
+    zone.host.resolves("northwest.openuss", "service", [served.port])
+    command = [sys.executable, "-m", "compass.cli.main", "--api", f"unix:{zone.host.socket}", "doctor", "--json"]
+    found = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    checks = {check["name"]: check for check in json.loads(found.stdout)["checks"]}
+    assert checks["dns"]["ok"] and checks["session"]["ok"] and checks["view"]["ok"] and checks["tls leaf"]["ok"]
+    assert f"{zone.host.address}:{zone.host.dns_port} answers for the zone gns" in checks["dns"]["found"]
+    assert not checks["forwarding"]["ok"] and "forward the zone gns" in checks["forwarding"]["next"]
+    assert found.returncode == 1
 
 
 def test_a_service_without_a_listener_answers_with_the_backups(zone: Zone) -> None:

@@ -62,7 +62,7 @@ def test_the_programs_run_without_the_checkout(bin_: Path, program: str) -> None
     """Each is there, and is that of the wheel."""
     assert program in said(bin_ / program, "--help")
     if program != "opengnsadmin":
-        assert said(bin_ / program, "--version") == f"{program} {compass.__version__}\n"
+        assert said(bin_ / program, "--version").startswith(f"{program} {compass.__version__}\nwith Python 3.")
     where = said(bin_ / "python", "-c", "import compass; print(compass.__file__)")
     assert where.startswith(str(bin_.parent))
 

@@ -110,6 +110,8 @@ def listener_set(
     "listener list --within openuss",
     "listener list --state down --older-than 1h",
     "listener list --within web1.example.net --json",
+    "listener list --state down --watch",
+    watchable=True,
 )
 @click.option("--within", metavar="NAME", default="", help="Only listeners of this category, service or host.")
 @click.option("--state", type=_STATES, help="Only listeners in this state.")
@@ -126,7 +128,7 @@ def listener_list(context: AdminContext, within: str, state: str | None, older_t
     context.print_result(table_of_rows("listener", reply.rows, context.time_format), reply)
 
 
-@command(listener, "show", "listener show chinaserver.openuss 192.0.2.7:2028")
+@command(listener, "show", "listener show chinaserver.openuss 192.0.2.7:2028", watchable=True)
 @click.argument("service")
 @click.argument("endpoint", metavar="ADDRESS:PORT")
 def listener_show(context: AdminContext, service: str, endpoint: str) -> None:

@@ -102,13 +102,13 @@ def category_set(context: AdminContext, name: str, no_backup: bool, **changes: A
     print_done(context, build_request.change_category(_category(context, name), given))
 
 
-@command(category, "list", "category list", "category list --json")
+@command(category, "list", "category list", "category list --json", watchable=True)
 def category_list(context: AdminContext) -> None:
     """List the categories."""
     list_rows(context, Fetch("category"))
 
 
-@command(category, "show", "category show openuss")
+@command(category, "show", "category show openuss", watchable=True)
 @click.argument("name")
 def category_show(context: AdminContext, name: str) -> None:
     """Show a category with its services, what it depends on, and what depends on it."""
@@ -184,14 +184,14 @@ def service_set(
         print_done(context, build_request.change_pool(category, service.id, pool or ""))
 
 
-@command(service, "list", "service list", "service list --within openuss")
+@command(service, "list", "service list", "service list --within openuss", watchable=True)
 @click.option("--within", metavar="CATEGORY", default="", help="Only services of this category.")
 def service_list(context: AdminContext, within: str) -> None:
     """List the services."""
     list_rows(context, Fetch("service", within=parse_host_name(within) if within else ""))
 
 
-@command(service, "show", "service show chinaserver.openuss")
+@command(service, "show", "service show chinaserver.openuss", watchable=True)
 @click.argument("id")
 def service_show(context: AdminContext, id: str) -> None:
     """Show a service with its listeners and credentials. A token is only shown when it is created."""
@@ -236,7 +236,7 @@ def dependency_add(context: AdminContext, category: str, on: str) -> None:
     print_done(context, Put(pair, create=True))
 
 
-@command(dependency, "list", "dependency list", "dependency list --within web")
+@command(dependency, "list", "dependency list", "dependency list --within web", watchable=True)
 @click.option("--within", metavar="CATEGORY", default="", help="Only dependencies from or to this category.")
 def dependency_list(context: AdminContext, within: str) -> None:
     """List the dependencies."""
@@ -291,7 +291,7 @@ def issue_credential(context: AdminContext, request: IssueCredential, output: Pa
     context.print_result([*sentences(reply), f"The token is in {output}, readable by its owner only."], result)
 
 
-@command(credential, "list", "credential list", "credential list --within chinaserver.openuss")
+@command(credential, "list", "credential list", "credential list --within chinaserver.openuss", watchable=True)
 @click.option("--within", metavar="NAME", default="", help="Only credentials of this service or category.")
 def credential_list(context: AdminContext, within: str) -> None:
     """List the credentials: service, id, times of creation and expiry; never the tokens."""
@@ -327,7 +327,7 @@ def host_set(context: AdminContext, name: str, barred: bool) -> None:
     print_done(context, Put(msgspec.structs.replace(_host(context, name), barred=barred)))
 
 
-@command(host, "list", "host list")
+@command(host, "list", "host list", watchable=True)
 def host_list(context: AdminContext) -> None:
     """List the hosts, with the services whose dependencies they get, and the server that has their session since when.
 
@@ -339,7 +339,7 @@ def host_list(context: AdminContext) -> None:
     context.print_result(shown, {**as_json(reply), "sessions": as_json(lags.hosts)})
 
 
-@command(host, "show", "host show web1.example.net")
+@command(host, "show", "host show web1.example.net", watchable=True)
 @click.argument("name")
 def host_show(context: AdminContext, name: str) -> None:
     """Show a host and its registered listeners."""

@@ -45,7 +45,7 @@ def alert() -> None:
     """Open incidents: listeners that failed or are slow. An incident is reported once and closes by itself."""
 
 
-@command(alert, "list", "alert list")
+@command(alert, "list", "alert list", watchable=True)
 def alert_list(context: AdminContext) -> None:
     """List the open incidents."""
     list_rows(context, Fetch("alert"))
@@ -185,7 +185,7 @@ def status_commands(group: click.Group) -> None:
         reply = context.ask(build_request.impact(name, endpoint), Told)
         context.print_result(table_of_impact(reply), reply)
 
-    @command(group, "status", "status", "--server gns2.example.net:4863 status --json")
+    @command(group, "status", "status", "--server gns2.example.net:4863 status --json", watchable=True)
     def status(context: AdminContext) -> None:
         """Show the figures of a server, and all servers over the same store.
 
@@ -197,7 +197,7 @@ def status_commands(group: click.Group) -> None:
             [table_of_status(reply, context.time_format), "", table_of_servers(reply, context.time_format)], reply
         )
 
-    @command(group, "lag", "lag")
+    @command(group, "lag", "lag", watchable=True)
     def lag(context: AdminContext) -> None:
         """Show which revision each host holds, at any server: the proof that a change has arrived.
 

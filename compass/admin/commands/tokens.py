@@ -61,7 +61,7 @@ def token_add(context: AdminContext, name: str, role: str, overlap: float | None
     issue_credential(context, IssueCredential(service, overlap), output)
 
 
-@command(token, "list", "token list")
+@command(token, "list", "token list", watchable=True)
 def token_list(context: AdminContext) -> None:
     """List the tokens: name, role, times of creation and expiry; never the tokens themselves."""
     parts = context.rows(*(Fetch("credential", within=category) for category in TOKEN_ROLES))

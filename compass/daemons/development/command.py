@@ -38,7 +38,7 @@ from compass.model.interfaces import StoreUnavailable
 from compass.model.names import SERVER_PORT
 from compass.model.text import escape
 from compass.pki.identity import IdentityError
-from compass.system.command_line import CheckedGroup, print_text
+from compass.system.command_line import CheckedGroup, print_text, version_option
 from compass.system.development import ADMIN_CONFIG, SOCKET, default_directory
 
 PROGRAM = "opengns"
@@ -158,7 +158,7 @@ def _complain(text: str) -> None:
 
 
 @click.group(PROGRAM, cls=CheckedGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(compass.__version__, message="%(prog)s %(version)s")
+@version_option(compass.__version__)
 def cli() -> None:
     """OpenGNS, the global name service. To try it: 'opengns dev'.
 

@@ -166,6 +166,8 @@ class HostService(Service):
             connections_max=_connections_max(),
             view_group=grp.getgrnam(settings.view_group).gr_gid if settings.view_group else None,
             certificates=lambda: identity.certificates,
+            dns=config.dns.listen if config.dns is not None else "",
+            dns_zone=config.dns.zone if config.dns is not None and config.dns.listen else "",
             development=settings.development,
         )
 
