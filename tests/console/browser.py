@@ -126,6 +126,15 @@ class Browser:
         self.run("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
 
+    def press_button(self, text: str) -> None:
+        """Wait for a button as `button` does, and press it; one that is replaced meanwhile is looked up again."""
+
+        def pressed() -> bool:
+            self.press(self.button(text))
+            return True
+
+        self.until(pressed, f"button {text!r} can be pressed")
+
     def until(self, condition: Callable[[], T | None], what: str) -> T:
         """Wait as `eventually` does; elements that are replaced meanwhile are looked up again."""
 

@@ -88,7 +88,7 @@ def test_the_impact_of_the_worst_is_shown_and_that_of_what_is_chosen(broken: Bro
     broken.sees("#n-impact", "of what is lost")
     broken.sees("#impact-text", "front and shop depend on shop and pay: 4 services on 3 hosts.")
     broken.sees("#impact-graph", "cart.shop", "ledger.pay", "list.shop", "front", "mail")
-    broken.press(broken.button("shop: 2 of 3 services lost"))
+    broken.press_button("shop: 2 of 3 services lost")
     broken.sees("#n-impact", "of shop")
     broken.sees("#impact-text", "front depends on shop: 1 service on 3 hosts.", "mail depends on those.", "sorry.spare")
     broken.sees("#impact-graph", "cart.shop", "0 of 3 in use", "front", "1 service, 3 hosts", "mail")
@@ -98,13 +98,13 @@ def test_the_impact_of_the_worst_is_shown_and_that_of_what_is_chosen(broken: Bro
     broken.press(broken.see("#impact-graph [data-key='1 front']"))
     broken.sees("#n-impact", "of front")
     broken.sees("#n-listeners", "of front")
-    broken.press(broken.button("Show all"))
+    broken.press_button("Show all")
     broken.sees("#n-impact", "of what is lost")
-    broken.press(broken.button("users.auth: 1 of 151 listeners lost"))
+    broken.press_button("users.auth: 1 of 151 listeners lost")
     broken.sees("#n-impact", "of users.auth")
-    broken.press(broken.button("users.auth: 1 of 151 listeners lost"))
-    broken.press(broken.button("shop: 2 of 3 services lost"))
-    broken.press(broken.button("Show all"))
+    broken.press_button("users.auth: 1 of 151 listeners lost")
+    broken.press_button("shop: 2 of 3 services lost")
+    broken.press_button("Show all")
 
 
 def test_a_link_leads_to_one_incident_and_its_text_can_be_copied(broken: Browser, shop: Deployment) -> None:
@@ -122,7 +122,7 @@ def test_a_link_leads_to_one_incident_and_its_text_can_be_copied(broken: Browser
     broken.run("document.querySelector('#listener-panel').close()")
     broken.until(lambda: broken.run("return location.hash") == "", "the closed panel has no link")
     broken.run("navigator.clipboard.writeText = async (text) => { window.copied = text; }")
-    broken.button("Copy a text about shop").click()
+    broken.press_button("Copy a text about shop")
     broken.sees("#outcome", "Copied")
     copied = broken.run("return window.copied")
     assert copied.startswith("shop: 2 of 3 services lost\nSince 20")
@@ -130,7 +130,7 @@ def test_a_link_leads_to_one_incident_and_its_text_can_be_copied(broken: Browser
         assert part in copied
     assert copied.splitlines()[-1].startswith(f"{shop.https}/console/#incident=failure%20")
     broken.run("navigator.clipboard.writeText = async () => { throw new Error('refused'); }")
-    broken.button("Copy a text about shop").click()
+    broken.press_button("Copy a text about shop")
     assert "shop: 2 of 3 services lost" in (broken.see("#ask textarea").get_attribute("value") or "")
     broken.run("document.querySelector('#ask').close()")
 
@@ -140,13 +140,13 @@ def test_axe_finds_nothing_serious_in_an_incident(broken: Browser) -> None:
     """axe-core finds nothing serious or critical with incidents unfolded, in both sizes and schemes."""
     script = axe_script()
     found: list[str] = []
-    broken.press(broken.button("shop: 2 of 3 services lost"))
+    broken.press_button("shop: 2 of 3 services lost")
     for size in (WIDE, NARROW):
         for dark in (False, True):
             broken.look(*size, dark=dark)
             broken.see("#impact-graph [data-key='1 front']")
             found += violations(broken, script, f"{size[0]} {'dark' if dark else 'light'}")
-    broken.press(broken.button("shop: 2 of 3 services lost"))
+    broken.press_button("shop: 2 of 3 services lost")
     assert not found, "\n".join(found)
     assert broken.complaints() == []
 
@@ -169,15 +169,15 @@ def test_the_timeline_of_a_listener_says_what_happened_and_who_found_it(
     web, storage, window = live
     first = deployment.register(storage, "northeast.openuss")
     second = deployment.register(storage, "northeast.openuss")
-    window.button(f"{second.address}:{second.port} of northeast.openuss").click()
+    window.press_button(f"{second.address}:{second.port} of northeast.openuss")
     window.sees("#listener-panel .timeline", "Registered", "by store1.example.net")
-    window.button("Drain …").click()
-    window.button("Drain").click()
+    window.press_button("Drain …")
+    window.press_button("Drain")
     window.sees("#listener-panel .timeline", "Drained", "by historian.gns-admin")
     window.run("document.querySelector('#listener-panel').close()")
     deployment.report(web, first)
     window.sees("#verdict", "northeast.openuss")
-    window.button(f"{first.address}:{first.port} of northeast.openuss").click()
+    window.press_button(f"{first.address}:{first.port} of northeast.openuss")
     timeline = window.sees("#listener-panel .timeline", "Down", "Incident opened", "Registered")
     for part in ("reported unreachable by portal.web on web1.example.net", "Probe by server gns1", "Report of web1"):
         assert part in timeline, timeline

@@ -78,19 +78,19 @@ def test_an_incident_is_seen_as_it_happens(deployment: Deployment, window: Brows
     window.sees("#log-list", "chinaserver.openuss")
     assert "1 of 2 listeners lost" in window.driver.title
 
-    window.button(f"{two} of chinaserver.openuss").click()
+    window.press_button(f"{two} of chinaserver.openuss")
     window.sees("#listener-panel", "Users", "1 host", "backup is emergency.rescue")
-    window.button("Drain …").click()
+    window.press_button("Drain …")
     asked = window.sees("#ask", f"Drain {two} of chinaserver.openuss?", "web1.example.net")
     assert "last one in use" in asked and "emergency.rescue has no usable listener either" in asked
-    window.button("Drain").click()
+    window.press_button("Drain")
     window.sees("#listener-panel", "gets no new users")
     becomes(window, two, "draining")
     assert deployment.listeners()["chinaserver.openuss", second.port].state == "draining"
     window.sees(".row.service", "chinaserver.openuss", "in use", "users go to emergency.rescue")
 
-    window.button("Undrain …").click()
-    window.button("Undrain").click()
+    window.press_button("Undrain …")
+    window.press_button("Undrain")
     becomes(window, two, "up")
     assert deployment.listeners()["chinaserver.openuss", second.port].state == "up"
     assert window.run("return window.neverReloaded") is True
@@ -104,7 +104,7 @@ def test_the_server_goes_and_comes_back(deploy: Deploy) -> None:
     with browser(deployment.directory / "gns1.example.net.crt") as window:
         window.look(*WIDE)
         window.sign_in(deployment.https, token(deployment, "operator"))
-        window.button("show 7 services without any listener yet").click()
+        window.press_button("show 7 services without any listener yet")
         window.sees("#listener-rows", "portal.web", "no listener yet")
         deployment.server.kill()
         window.sees("#condition", "reconnecting")
@@ -129,7 +129,7 @@ def test_a_viewer_looks_and_finds_nothing_to_press(deployment: Deployment, windo
     window.sees("#who", "guest.gns-viewer (viewer)")
     becomes(window, place, "up")
     assert window.element("#purge") is None
-    window.button(f"{place} of forum.web").click()
+    window.press_button(f"{place} of forum.web")
     window.sees("#listener-panel", "Users")
     assert not window.driver.find_elements("css selector", "#listener-panel-drain")
     fields = {"service": here.service, "address": here.address, "port": here.port}
@@ -188,13 +188,13 @@ def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -
             "document.getElementById('purge-age').step = 'any'"
         )
         window.sees("#ask", "This removes 6 rows")
-        window.button("Purge").click()
+        window.press_button("Purge")
         window.sees("#ask", "too young to purge")
         age.clear()
         age.send_keys("0.001")
         told = window.sees("#ask", "This removes")
         rows = int(told.split("This removes ")[1].split()[0])
-        window.button("Purge").click()
+        window.press_button("Purge")
         window.sees("#outcome", f"{rows} row")
         window.sees("#n-listeners", f"994 of {1_000 - rows:,}" if rows < 6 else "994")
         assert deployment.ask(Fetch("listener"), Rows).total == 1_000 - rows
@@ -267,10 +267,10 @@ def test_nothing_serious_for_people_who_see_or_move_otherwise(deployment: Deploy
             found += violations(window, script, f"{what}, list")
             window.run("document.getElementById('as-graph').click()")
             assert window.run("return document.documentElement.scrollWidth") <= size[0]
-            window.press(window.button(f"{place} of account.openuso"))
+            window.press_button(f"{place} of account.openuso")
             window.sees("#listener-panel", "Timeline", "Drained")
             found += violations(window, script, f"{what}, sheet")
-            window.button("Undrain …").click()
+            window.press_button("Undrain …")
             window.sees("#ask", "Undrain")
             found += violations(window, script, f"{what}, question")
             window.see("#ask").send_keys(Keys.ESCAPE)
