@@ -288,7 +288,7 @@ EXAMPLES: list[Example] = [
         ("watching undialled", 9, replies.Watching(STORE, 43, undialled="host 'web1' is not dialled at 10.0.0.9")),
         ("done", 12, replies.Done(44, (BACKED,))),
         ("credential-issued", 17, replies.CredentialIssued(45, rows.Credential("9f", "a.b", "", 1.5), TOKEN)),
-        ("rows", 22, replies.Rows(45, (CREDENTIAL, HOST, ALERT), 7)),
+        ("rows", 22, replies.Rows(45, (rows.without_secret(CREDENTIAL), HOST, ALERT), 7)),
         ("rows of a page", 22, replies.Rows(45, (LISTENER,), 7, "chinaserver.openuss 192.0.2.17 2028")),
         ("log-entries of a page", 25, replies.LogEntries((), 1, more=True)),
         ("done with more to purge", 21, replies.Done(46, (PURGED,), more=True)),

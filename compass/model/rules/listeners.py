@@ -310,11 +310,11 @@ def decide_purge(draft: Draft, request: Purge) -> Done:
     octets = 0
     for peer in sorted(stale, key=lambda peer: (peer.service, peer.address, peer.port)):
         if octets >= PURGE_OCTETS_MAX:
-            return Done(draft.catalogue.revision, tuple(draft.changes), more=True)
+            return Done(draft.catalogue.revision, draft.shown_changes(), more=True)
         octets += octets_of(peer)
         draft.close_alerts(peer)
         draft.remove("purge", peer)
-    return Done(draft.catalogue.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, draft.shown_changes())
 
 
 def existing_service(draft: Draft, text: str) -> str:

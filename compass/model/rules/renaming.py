@@ -71,7 +71,7 @@ def decide_rename(draft: Draft, request: Rename) -> Done:
         renaming.move_policy(copies=request.step != "end", drops=request.step != "begin")
     if request.step != "begin":
         renaming.remove()
-    return Done(draft.catalogue.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, draft.shown_changes())
 
 
 class _Renaming:

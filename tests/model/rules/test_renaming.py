@@ -23,7 +23,7 @@ from compass.model.requests import (
     Report,
     RevokeCredential,
 )
-from compass.model.rows import Category, Dependency, Host, Policy, Service
+from compass.model.rows import Category, Credential, Dependency, Host, Policy, Service
 from compass.model.rules import renaming
 from compass.model.rules.draft import Principal
 from tests.support.catalogue_rows import ADMIN, AT, HOST, SERVER, Follower, World, follow, pulled, store
@@ -160,6 +160,17 @@ def test_the_logs_say_where_a_name_came_from() -> None:
     entry = world.last.administration
     assert entry is not None and (entry.operation, entry.outcome) == ("rename", "done")
     assert entry.arguments == '{"name":"a.store","to":"c.store"}' and entry.revision == before + 2
+
+
+def test_no_reply_has_the_digest_of_a_token() -> None:
+    """P11: the rows of credentials are in the reply, to be shown, and in the log with what registrations need."""
+    world = store()
+    world.token("a.store")
+    (digest,) = (row.digest for row in world.catalogue.credentials["a.store"].values())
+    for request in (Rename("store", "shop", dry_run=True), Rename("store", "shop")):
+        reply = world.get(Done, request)
+        assert digest not in repr(reply) and sum(isinstance(change.row, Credential) for change in reply.changes) == 2
+    assert digest in repr(world.last.changes)
 
 
 def test_there_and_back_is_what_it_was() -> None:
