@@ -80,3 +80,8 @@ def _possible(body: dict[str, Any]) -> None:
         body["pid"] = os.getpid()
     if isinstance(body.get("epoch"), int):
         body["epoch"] = min(body["epoch"], EPOCH)
+    if {"name", "to"} <= body.keys():
+        # Two names of one kind, and for services of one category; the other requests need the names that there are.
+        name, to = str(body["name"]), str(body["to"]).partition(".")[0]
+        body["to"] = f"{to}.{name.partition('.')[2]}" if "." in name else to
+        body["dry_run"] = True

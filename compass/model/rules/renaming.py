@@ -288,7 +288,7 @@ def _check_pair(names: Names) -> None:
     if names.of_category != ("." not in new):
         refuse("bad-name", f"{old} and {new}: a category stays a category, and a service is written SERVICE.CATEGORY")
     if old == new:
-        refuse("bad-value", f"{old} has this name already; use another new name")
+        refuse("exists", f"{old} has this name already; use another new name")
     if names.of_category:
         if any(name.startswith(RESERVED_PREFIX) for name in (old, new)):
             refuse("bad-name", f"{old} and {new}: categories that begin with {RESERVED_PREFIX} are those of compass")

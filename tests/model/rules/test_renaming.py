@@ -269,8 +269,8 @@ def refusal(world: World) -> str:
 @pytest.mark.parametrize(
     ("name", "to", "code", "advice"),
     [
-        ("store", "store", "bad-value", "has this name already"),
-        ("a.store", "A.store", "bad-value", "has this name already"),
+        ("store", "store", "exists", "has this name already"),
+        ("a.store", "A.store", "exists", "has this name already"),
         ("store", "a.shop", "bad-name", "a category stays a category"),
         ("a.store", "shop", "bad-name", "a service is written SERVICE.CATEGORY"),
         ("store", "under_score", "bad-name", "letters, digits"),
