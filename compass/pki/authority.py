@@ -42,8 +42,7 @@ CREDENTIAL_DAYS: Final = 825
 DAY_SECONDS: Final = 86_400
 
 LIFETIME_SECONDS_MIN: Final = 60
-"""Shortest life of a certificate: with one of a minute people see an expiry, and a shorter one is over before it is
-copied."""
+"""Shortest life of a certificate: people see an expiry with it; a shorter one ends before it is copied."""
 
 CLOCK_SKEW: Final = timedelta(hours=1)
 """Time by which validity begins before `now`, because the clock of the target machine may be slow."""
@@ -277,8 +276,7 @@ def _check_name(name: str) -> None:
 def check_days(days: float) -> None:
     """Check a lifetime in days. Raises AuthorityError."""
     if round(days * DAY_SECONDS) < LIFETIME_SECONDS_MIN:
-        text = f"at least {LIFETIME_SECONDS_MIN} s, not {days * DAY_SECONDS:g} s"
-        raise AuthorityError(f"a certificate must be valid for {text}")
+        raise AuthorityError(f"a certificate is valid for at least {LIFETIME_SECONDS_MIN} s, not {days * DAY_SECONDS:g}")
     if days > timedelta.max.days:
         raise AuthorityError(f"{days:g} days from now is past the end of the calendar")
 
