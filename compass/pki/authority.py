@@ -276,7 +276,7 @@ def _check_name(name: str) -> None:
 def check_days(days: float) -> None:
     """Check a lifetime in days. Raises AuthorityError."""
     if round(days * DAY_SECONDS) < LIFETIME_SECONDS_MIN:
-        raise AuthorityError(f"a certificate is valid for at least {LIFETIME_SECONDS_MIN} s, not {days * DAY_SECONDS:g}")
+        raise AuthorityError(f"a certificate lives at least {LIFETIME_SECONDS_MIN} s, not {days * DAY_SECONDS:g}")
     if days > timedelta.max.days:
         raise AuthorityError(f"{days:g} days from now is past the end of the calendar")
 
