@@ -181,6 +181,12 @@ EXAMPLES: list[Example] = [
         ("put of a dependency", 14, requests.Put(DEPENDENCY)),
         ("put of a host", 15, requests.Put(HOST)),
         ("remove", 16, requests.Remove("listener", "chinaserver.openuss 192.0.2.17:2028")),
+        ("rename", 17, requests.Rename("openuss", "storage")),
+        (
+            "rename of a service, the end of two steps, by a dry run",
+            18,
+            requests.Rename("chinaserver.openuss", "north.openuss", "end", force=True, dry_run=True),
+        ),
         ("issue-credential", 17, requests.IssueCredential("chinaserver.openuss")),
         ("issue-credential that rotates", 18, requests.IssueCredential("chinaserver.openuss", 3600.0)),
         ("revoke-credential", 19, requests.RevokeCredential("chinaserver.openuss", "9f86d081884c")),
