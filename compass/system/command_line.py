@@ -27,7 +27,9 @@ def print_text(text: str, err: bool = False, newline: bool = True, colour: str |
     stream = sys.stderr if err else sys.stdout
     # On a stream of ASCII, click would write UTF-8.
     shown = escape_in(text, getattr(stream, "encoding", None) or "ascii")
-    click.secho(shown, err=err, nl=newline, fg=None if os.environ.get("NO_COLOR") else colour)
+    if colour and not os.environ.get("NO_COLOR"):
+        shown = click.style(shown, fg=colour)
+    click.echo(shown, err=err, nl=newline)
 
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
