@@ -14,7 +14,7 @@ from compass.agent.registration.journal import FILE_NAME, Process, Registration,
 from compass.agent.registration.sharing import SHARERS_MAX, SharedRegistrations
 from compass.model.host_api import LocalDeregister, LocalRegister
 from compass.model.replies import Refusal, Registered, Watching
-from compass.model.requests import Disown, Register, Watch
+from compass.model.requests import Disown, Register, RevokeCredential, Watch
 from compass.model.rows import Instance, Listener
 from compass.server.failure.holdings import CLAIM_SECONDS, CONTESTED, TROUBLE
 from compass.wire.messages import Recorded
@@ -129,6 +129,19 @@ def test_the_same_instance_counts_again_when_its_host_holds_it(world: Hosts, tok
     world.daemon("provider")
     world.run(OVER_SECONDS)
     assert row(world).state == "up" and not world.catalogue.alerts
+
+
+def test_an_end_that_is_refused_leaves_no_row_that_looks_well(world: Hosts, tokens: dict[str, str]) -> None:
+    """P9: a service deregisters, and its credential was revoked meanwhile: nothing holds the row from then on."""
+    provider = world.daemon("provider")
+    epoch = world.wait(provider.register(wish(tokens))).epoch
+    (credential,) = world.catalogue.credentials[CHINA].values()
+    world.administer(RevokeCredential(CHINA, credential.id))
+    world.dead.add((ADDRESS, 2028))
+    gone = world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA], epoch=epoch)))
+    assert isinstance(gone, Refusal) and gone.code == "bad-credential"
+    world.run(OVER_SECONDS)
+    assert row(world).state == "down" and UNHELD in world.catalogue.alerts
 
 
 def test_an_end_closes_the_incident(world: Hosts, tokens: dict[str, str]) -> None:

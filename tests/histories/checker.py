@@ -233,9 +233,12 @@ def _condemned(history: History, truth: Truth) -> Iterator[Violation]:
             continue
         key = (row.service, row.address, row.port)
         if row.state == "suspect":
-            suspected[key] = change.revision
+            # A drain or a new load in between does not begin another suspicion.
+            suspected.setdefault(key, change.revision)
+            continue
+        begun = suspected.pop(key, 0)
         if row.state == "down" and change.operation == "confirm":
-            since = committed.get(suspected.get(key, 0), 0)
+            since = committed.get(begun, 0)
             until = committed.get(change.revision, len(history))
             if not any(since < place < until for place in failed.get((row.address, row.port), [])):
                 what = f"{row.service} at {row.address}:{row.port} is down and failed no probe since it was suspected"

@@ -345,3 +345,15 @@ def test_a_killed_process_is_waited_for_where_nobody_can_know_of_it() -> None:
 def test_evidence_of_the_host_itself_is_no_accident() -> None:
     """P5: a host may stop using what its own programs found dead."""
     assert check(altered(a_run(), View, 1, listeners=(), because="reported")) == []
+
+
+@pytest.mark.parametrize(("probed_after", "broken"), [("report", False), ("register", True)])
+def test_a_drain_during_a_suspicion_begins_no_other(probed_after: str, broken: bool) -> None:
+    """P8: a probe that failed between the report and the drain counts, and one before the report does not."""
+    drained = msgspec.structs.replace(listener("suspect"), draining=True)
+    history: History = []
+    for change in log_of([*BEGINNING, *LIFE[:2], ("drain", drained), LIFE[2]]):
+        history += [Committed(1.0, "gns1", change), Logged(99.0, "gns1", change)]
+        if change.operation == probed_after:
+            history.append(Probed(1.0, "gns1", A, PORT, "refused"))
+    assert any("failed no probe" in one.what for one in check(history)) is broken

@@ -142,7 +142,7 @@ class Registrar:
                 return succeed(full)
             if request.check is not None and (problem := self._checks.refusal(request.check, key[1])):
                 return succeed(Refusal("bad-value", f"check: {problem}"))
-            is_held = old is not None and self._is_held(old)
+            is_held = old is not None and old.instance in self._held.values()
             entry = self._entries.entry_of(request, key, old, user, is_held=is_held)
             after, following = states.step(old, states.RegisterRequested(entry, proven_first))
             if after is entry:
@@ -343,7 +343,10 @@ class Registrar:
         if refusal.code in TRANSIENT:
             return self._pending(entry, refusal)
         self._step(entry.key, states.DeregisterRefused(entry.epoch, refusal))
-        return outcome_of(entry, "offline") if is_gone(refusal) else refusal
+        if is_gone(refusal):
+            return outcome_of(entry, "offline")
+        self._subscriptions.compare()
+        return refusal
 
     def _judged(self, reply: Reply, entry: Registration) -> Answer:
         """Record what a server found of an unverified instance."""
@@ -377,8 +380,7 @@ class Registrar:
         if self._has_session:
             self._deliver_due()
         else:
-            # A host in the mode `short` connects for what is due, and its session begins with that.
-            self._server.expected()
+            self._server.expected()  # In the mode `short` the session begins with what is due.
 
     def _doubt_again(self) -> None:
         self._asked -= {entry.instance for entry in self._journal.all() if entry.unverified}
@@ -392,8 +394,5 @@ class Registrar:
 
     def _grace_over(self) -> None:
         for entry in self._journal.all():
-            if entry.hold and not self._is_held(entry):
+            if entry.hold and entry.instance not in self._held.values():
                 self._step(entry.key, not_held_again(entry, self._journal.machine))
-
-    def _is_held(self, entry: Registration) -> bool:
-        return entry.instance in self._held.values()

@@ -165,6 +165,10 @@ class ReplicaSync:
         if self.book is not None and self.book.trouble() != self._trouble:
             self._watch()
 
+    def compare(self) -> None:
+        """Watch again, because this host does not hold all that is recorded for it: servers find the difference."""
+        self._watch()
+
     def watch_added(self) -> None:
         """Watch for the services that were added: for all that one message adds together, at the permitted rate."""
         if self._has_added:
