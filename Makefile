@@ -24,6 +24,9 @@ run: $(READY)  ## play the example scene (ONCE=1: once through, then end)
 console: $(READY)  ## run a small deployment for a look at the console in a browser (prints the address and a token)
 	@$(BIN)/python -m examples.scene --console
 
+screenshots: $(READY)  ## take the console's screenshots for the documents, and all others into build/console (needs chromium)
+	@$(BIN)/python -m tests.console.screenshots $(ARGS)
+
 PYTEST := -m pytest --numprocesses $(JOBS) --dist loadfile
 
 test: check  ## run check, then the tests (ARGS="tests/test_layers.py -k name" selects; JOBS=0: one process)

@@ -14,6 +14,7 @@ from compass.admin.commands.init import init
 from compass.admin.commands.invitations import invite_command
 from compass.admin.commands.listeners import drain_commands, explain_command, listener
 from compass.admin.commands.objects import category, credential, dependency, host, service
+from compass.admin.commands.rename import rename_commands
 from compass.admin.commands.servers import server
 from compass.admin.commands.status import alert, log, status_commands
 from compass.admin.commands.tls import tls
@@ -144,6 +145,7 @@ server.hints = {"list": "opengnsadmin status", "show": "opengnsadmin status"}
 log.aliases = {"administration": "admin", "update": "updates"}
 cli.add_command(tls)
 invite_command(host)
+rename_commands(category, service)
 drain_commands(cli)
 status_commands(cli)
 topology_commands(cli)

@@ -85,6 +85,8 @@ class HostSession(msgspec.Struct, frozen=True):
     """UNIX time as in `HostLag`."""
     origin: str = ""
     """Address that it comes from; empty: unknown, as of a host at another server."""
+    software: str = ""
+    """Software of the host daemon, as it says; empty: unknown, likewise."""
 
 
 class HostSessions(msgspec.Struct, frozen=True):

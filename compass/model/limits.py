@@ -74,6 +74,8 @@ VIEW_OCTETS_MAX = 256 * 1024 * 1024
 disk and in its shared view. No single category fills it; 100,000 listeners with 2 kB of metadata fit."""
 PURGE_OCTETS_MAX = 8 * 1024 * 1024
 """Octets of the listeners that one purge removes: its reply names them, and other requests wait for its commit."""
+RENAME_OCTETS_MAX = 8 * 1024 * 1024
+"""Octets of the rows that one renaming changes, for the same reason: some 20,000 rows without metadata."""
 PURGE_AGE_SECONDS_MIN = 60.0
 """Minimum age of a purged row: the epoch of a younger row still guards against late messages of old instances (P6)."""
 CREDENTIALS_PER_SERVICE_MAX = 8

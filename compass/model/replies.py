@@ -115,11 +115,8 @@ class Dependencies(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t
 
 
 class Watching(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="watching"):
-    """Confirmation of a subscription.
-
-    With a snapshot: the host replaces its replica of this store by the snapshot. Without: the host's replica is valid,
-    and the notices after `since` follow.
-    """
+    """Confirmation of a subscription. With a snapshot, the host replaces its replica of this store by that; without,
+    its replica is valid, and the notices after `since` follow."""
 
     store: str
     revision: int
@@ -193,7 +190,7 @@ class LogEntries(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="typ
 
 
 class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Lag of one host."""
+    """Lag and session of one host."""
 
     host: str
     session: bool
@@ -206,9 +203,11 @@ class HostLag(msgspec.Struct, frozen=True, omit_defaults=True):
     server: str = ""
     """Server that has its session or had it last; empty: unknown."""
     since: float = 0.0
-    """UNIX time of the begin or end of its session, as this server knows it; 0: unknown."""
+    """Begin or end of its session, UNIX time; 0: unknown."""
     origin: str = ""
     """Address that its session comes from; empty: unknown, as of a host at another server."""
+    software: str = ""
+    """Software of the host daemon, as it says; empty: unknown, likewise."""
 
 
 class Lags(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="lags"):

@@ -38,6 +38,7 @@ from compass.model.names import (
     ObjectName,
     OptionalLabel,
     OptionalServiceId,
+    PoolName,
     Port,
     ServerName,
     ServiceId,
@@ -173,6 +174,17 @@ class Remove(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", 
 
     kind: Literal["category", "service", "dependency", "listener", "host"]
     name: Line
+
+
+class Rename(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="rename"):
+    """2.6: rename a category or a service, with all that is known of it. `force`: also if hosts then get less."""
+
+    name: PoolName
+    to: PoolName
+    step: Literal["", "begin", "end"] = ""
+    """`begin` adds the new name, `end` removes the old one; empty: both at once, while nothing uses the old one."""
+    force: bool = False
+    dry_run: bool = False
 
 
 class IssueCredential(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag="issue-credential"):
@@ -328,7 +340,7 @@ class Lag(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="type", tag
 
 
 WriteRequest: TypeAlias = Union[  # noqa: UP007
-    Register, Deregister, Drain, Report, Disown, Put, Remove, IssueCredential, RevokeCredential, Apply, Purge
+    Register, Deregister, Drain, Report, Disown, Put, Remove, Rename, IssueCredential, RevokeCredential, Apply, Purge
 ]
 """Requests from outside that may change the catalogue: decided, committed, then answered."""
 ReadRequest: TypeAlias = Union[Pull, Fetch, Impact]  # noqa: UP007

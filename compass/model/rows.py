@@ -231,6 +231,13 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True):
     removed: bool = False
 
 
+def shown(change: Change) -> Change:
+    """Return a change as a server sends it: a credential without its digest (P11)."""
+    if not isinstance(change.row, Credential):
+        return change
+    return msgspec.structs.replace(change, row=without_secret(change.row))
+
+
 class Snapshot(msgspec.Struct, frozen=True, omit_defaults=True):
     """Part of the catalogue at a revision: complete for the topics that it lists (P5)."""
 

@@ -39,6 +39,11 @@ AUTHORITY_DAYS: Final = 3650
 CREDENTIAL_DAYS: Final = 825
 """The longest life of a leaf certificate that every common TLS library accepts."""
 
+DAY_SECONDS: Final = 86_400
+
+LIFETIME_SECONDS_MIN: Final = 60
+"""Shortest life of a certificate: people see an expiry with it; a shorter one ends before it is copied."""
+
 CLOCK_SKEW: Final = timedelta(hours=1)
 """Time by which validity begins before `now`, because the clock of the target machine may be slow."""
 
@@ -105,10 +110,10 @@ class Description(TypedDict):
     issuer: str
 
 
-def create_authority(name: str, now: datetime, days: int = AUTHORITY_DAYS) -> Credentials:
+def create_authority(name: str, now: datetime, days: float = AUTHORITY_DAYS) -> Credentials:
     """Create an authority with a name, valid for `days`. Raises AuthorityError for an invalid name or time."""
     _check_name(name)
-    _check_days(days)
+    check_days(days)
     not_before, not_after = _validity(now, timedelta(days=days))
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -127,14 +132,14 @@ def issue(
     name: str,
     alternative_names: Sequence[str],
     now: datetime,
-    days: int = CREDENTIAL_DAYS,
+    days: float = CREDENTIAL_DAYS,
 ) -> Credentials:
     """Issue a key and a certificate for `name` in `role`, signed by `authority`.
 
     `alternative_names`: further DNS names and IP addresses of the holder; `name` comes first if it is one. The
     certificate never outlives its authority. Raises AuthorityError.
     """
-    _check_days(days)
+    check_days(days)
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = certify(
         authority, Subject(role, name, alternative_names), key.public_key(), now, timedelta(days=days)
@@ -268,11 +273,12 @@ def _check_name(name: str) -> None:
         )
 
 
-def _check_days(days: int) -> None:
-    if days < 1:
-        raise AuthorityError(f"a certificate must be valid for at least one day, not {days}")
+def check_days(days: float) -> None:
+    """Check a lifetime in days. Raises AuthorityError."""
+    if round(days * DAY_SECONDS) < LIFETIME_SECONDS_MIN:
+        raise AuthorityError(f"a certificate lives at least {LIFETIME_SECONDS_MIN} s, not {days * DAY_SECONDS:g}")
     if days > timedelta.max.days:
-        raise AuthorityError(f"{days} days from now is past the end of the calendar")
+        raise AuthorityError(f"{days:g} days from now is past the end of the calendar")
 
 
 def _validity(now: datetime, lifetime: timedelta) -> tuple[datetime, datetime]:

@@ -108,7 +108,7 @@ class HostEvents:
     def connected(self, session: Session) -> None:
         """Note that the host of a session watches here."""
         self._membership.host_connected(session.host)
-        self._sessions.opened(session.host, session.asker.origin)
+        self._sessions.opened(session.host, session.asker.origin, session.software)
         self._detector.returned(session.host)
         self._pending.watched(session)
 

@@ -54,6 +54,7 @@ def handlers(components: Components) -> dict[type, Handler]:
         requests.Report: Handler(c.detector.report, (ReportLimit(c.clock),), checked=True),
         requests.Put: write,
         requests.Remove: write,
+        requests.Rename: write,
         requests.IssueCredential: write,
         requests.RevokeCredential: write,
         requests.Apply: write,

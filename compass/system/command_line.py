@@ -6,6 +6,7 @@ Python decodes to lone surrogates, nor print a forged line or a control sequence
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterator
@@ -19,11 +20,16 @@ from compass.model.text import escape, escape_in, unprintable_in
 
 
 def print_text(text: str, err: bool = False, newline: bool = True, colour: str | None = None) -> None:
-    """Print text to a standard stream, with escapes for what its encoding lacks. Foreign parts are escaped already."""
+    """Print text to a standard stream, with escapes for what its encoding lacks. Foreign parts are escaped already.
+
+    `colour`: shown on a terminal, unless NO_COLOR is set (no-color.org).
+    """
     stream = sys.stderr if err else sys.stdout
     # On a stream of ASCII, click would write UTF-8.
     shown = escape_in(text, getattr(stream, "encoding", None) or "ascii")
-    click.secho(shown, err=err, nl=newline, fg=colour)
+    if colour and not os.environ.get("NO_COLOR"):
+        shown = click.style(shown, fg=colour)
+    click.echo(shown, err=err, nl=newline)
 
 
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])

@@ -81,7 +81,12 @@ def test_every_command_prints_json_when_asked(uss: Program, tmp_path: Path) -> N
         ("service", "set", "one.spare", "--hosts", "web1.example.net"),
         ("service", "list"),
         ("service", "show", "chinaserver.openuss"),
-        ("service", "remove", "one.spare"),
+        ("service", "rename", "one.spare", "two.spare"),
+        ("category", "rename", "spare", "other", "--dry-run"),
+        ("category", "rename", "spare", "other", "--begin"),
+        ("category", "rename", "spare", "other", "--end"),
+        ("category", "rename", "other", "spare"),
+        ("service", "remove", "two.spare"),
         ("dependency", "add", "web", "spare"),
         ("dependency", "list"),
         ("dependency", "remove", "web", "spare"),
@@ -160,6 +165,31 @@ def test_objects_are_added_shown_changed_and_removed(program: Program, server: L
     program.done("category", "remove", "openuss")
     assert not server.catalogue.categories
     assert "No category found." in program.done("category", "list")
+
+
+def test_a_name_is_changed_in_one_step_or_in_two(uss: Program, server: LittleServer) -> None:
+    """The plan, the refusal with what to do, both names with the next step, and what is left."""
+    rename = ("service", "rename", "ChinaServer.openuss", "north.openuss")
+    uss.done("credential", "add", "chinaserver.openuss")
+    refused = uss.run(*rename, "--dry-run")
+    assert refused.exit_code == ExitCode.CONFLICT and "192.0.2.7:2028" in refused.stderr
+    assert "opengnsadmin service rename chinaserver.openuss north.openuss --begin" in refused.stderr
+    shown = uss.done(*rename, "--begin")
+    assert "rename-add service north.openuss" in shown and "rename-remove" not in shown
+    assert "'opengnsadmin service rename chinaserver.openuss north.openuss --end'" in shown
+    assert uss.run(*rename, "--begin", "--end").exit_code == ExitCode.USAGE
+    uss.done("listener", "remove", "chinaserver.openuss", "192.0.2.7:2028")
+    before = server.catalogue
+    plan = uss.done(*rename, "--end", "--dry-run")
+    assert "- service chinaserver.openuss\n" in plan and "+ listener north.openuss 192.0.2.7:2028\n" in plan
+    assert server.catalogue is before and "nothing was changed" in plan
+    assert "have to name north.openuss" in uss.done(*rename, "--end")
+    assert server.catalogue.service("chinaserver.openuss") is None
+    assert len(server.catalogue.credentials["north.openuss"]) == 1
+    assert "renamed from chinaserver.openuss" in uss.done("listener", "show", "north.openuss", "192.0.2.7:2028")
+    uss.done("category", "rename", "openuss", "Storage")
+    assert "north.storage" in uss.done("category", "show", "storage") and "openuss" not in server.catalogue.categories
+    assert '"name":"openuss","to":"storage"' in uss.done("log", "admin")
 
 
 def test_a_service_and_a_host_are_shown_with_what_is_theirs(uss: Program, server: LittleServer) -> None:
@@ -509,7 +539,7 @@ def test_the_version_and_the_log_by_its_long_name(uss: Program) -> None:
 def test_what_is_watched_is_shown_again_and_again(program: Program, server: LittleServer) -> None:
     """--watch: the change between two looks is there, a server that is lost is a note, and Ctrl-C ends it with 130."""
     closed = [f"--server=127.0.0.1:{free_port()}", *program.settings[1:]]
-    turns = iter((lambda: program.done("category", "add", "seen"), None))
+    turns: Iterator[Any] = iter((lambda: program.done("category", "add", "seen"), None))
 
     class Watched(FakeMachine):
         def sleep(self, seconds: float) -> None:

@@ -24,6 +24,7 @@ from selenium.webdriver.chrome.webdriver import WebDriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.e2e.deployment import Deployment
 from tests.e2e.processes import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -120,6 +121,20 @@ class Browser:
 
         return self.until(there, f"there is a button {text!r}")
 
+    def press(self, element: WebElement) -> None:
+        """Scroll to an element, away from the bars at the edges of the window, and click it."""
+        self.run("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def press_button(self, text: str) -> None:
+        """Wait for a button as `button` does, and press it; one that is replaced meanwhile is looked up again."""
+
+        def pressed() -> bool:
+            self.press(self.button(text))
+            return True
+
+        self.until(pressed, f"button {text!r} can be pressed")
+
     def until(self, condition: Callable[[], T | None], what: str) -> T:
         """Wait as `eventually` does; elements that are replaced meanwhile are looked up again."""
 
@@ -172,6 +187,11 @@ def browser(*trusted: Path, home: Path | None = None) -> Iterator[Browser]:
             yield Browser(driver)
         finally:
             driver.quit()
+
+
+def token(deployment: Deployment, name: str, role: str = "admin") -> str:
+    """Return a token, made as an administrator makes it."""
+    return deployment.opengnsadmin("token", "add", name, "--role", role).split()[-1]
 
 
 def refused_by_browser(window: Browser, url: str) -> str:

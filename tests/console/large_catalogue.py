@@ -87,8 +87,12 @@ def _state(number: int, of: int) -> tuple[State, str]:
 
 def fill(url: str, listeners: int) -> None:
     """Write the rows into a new store."""
+    write(url, rows(listeners, time.time()))
+
+
+def write(url: str, all_rows: list[Row]) -> None:
+    """Write any rows into a new store."""
     now = time.time()
-    all_rows = rows(listeners, now)
     opened = Store.open(url)
     try:
         topics: dict[str, int] = {}

@@ -2,40 +2,15 @@
 
 import assert from "node:assert/strict";
 import test from "node:test";
+import { changed, HOST, LAG, listener, lost, seen, state, WORLD } from "./world.mjs";
 
 const page = "../../compass/console/page";
 const { EventReader } = await import(`${page}/events.js`);
-const { FOLD_MIN, headline, hostList, listing, summarize } = await import(`${page}/summary.js`);
+const { FOLD_MIN, listing, NEVER, NEVER_FOLD_MIN, summarize } = await import(`${page}/summary.js`);
+const { hostList } = await import(`${page}/hosts.js`);
 const { layout } = await import(`${page}/graph_layout.js`);
 const store = await import(`${page}/store.js`);
 const format = await import(`${page}/format.js`);
-
-function listener(service, port, state = "up", more = {}) {
-  return { row: "listener", service, address: "10.0.0.1", port, state, changed_at: 100, epoch: 1, ...more };
-}
-
-function changed(revision, row, more = {}) {
-  return { revision, previous: 0, time: revision, operation: "register", row, ...more };
-}
-
-function state(rows, revision = 10) {
-  const made = store.emptyState();
-  store.setPosition(made, { store: "s", revision, complete: true });
-  for (const kind of store.KINDS) store.setRows(made, kind, { revision, rows: rows.filter((row) => row.row === kind) });
-  return made;
-}
-
-const WORLD = [
-  { row: "category", name: "web" },
-  { row: "category", name: "uss", backup: "spare.rescue" },
-  { row: "category", name: "rescue" },
-  { row: "category", name: "gns-admin" },
-  { row: "service", id: "portal.web" },
-  { row: "service", id: "china.uss" },
-  { row: "service", id: "spare.rescue" },
-  { row: "service", id: "ci.gns-admin" },
-  { row: "dependency", category: "web", on: "uss" },
-];
 
 test("a stream gives the same events whole and letter by letter, and comments are not events", () => {
   const text =
@@ -143,9 +118,9 @@ test("the list has the worst first, and finds by words, states and category", ()
     "service china.uss",
     "china.uss 10.0.0.1:3",
     "china.uss 10.0.0.1:2",
-    "service spare.rescue",
     "service portal.web",
     "portal.web 10.0.0.1:1",
+    "service spare.rescue",
   ]);
   assert.deepEqual(keys({ words: "china REFUSED" }), ["service china.uss", "china.uss 10.0.0.1:3"]);
   assert.deepEqual(keys({ states: ["offline"] }), ["service china.uss", "china.uss 10.0.0.1:4"]);
@@ -164,70 +139,56 @@ test("listeners that are up are folded if there is one more than fit, unless a s
   assert.equal(listing(many(FOLD_MIN + 1), {}).shown, FOLD_MIN + 1);
 });
 
-test("the headline gives the severity in one sentence", () => {
-  const line = (rows, status = {}, lags = []) => {
-    const made = state([...WORLD, ...rows]);
-    const all = summarize(made);
-    return headline(made, all, { servers: [], ...status }, hostList(made, lags, all));
-  };
-  assert.deepEqual(
-    [line([listener("china.uss", 1)]).level, line([listener("china.uss", 1)]).text],
-    ["well", "All well"],
-  );
-  const one = line([
-    listener("china.uss", 1, "down"),
-    listener("china.uss", 2),
-    { row: "alert", id: "a", kind: "failure", opened_at: 1, text: "" },
-  ]);
-  assert.deepEqual([one.level, one.text, one.why], ["ill", "1 incident open", "1 listener down"]);
-  assert.equal(line([], { trouble: "disk full" }).level, "ill");
-  assert.equal(line([], { servers: [{ role: "keeper" }, { role: "silent" }] }).servers, "1 of 2");
-  const lag = { host: "h", session: true, acknowledged: 3, pending: 7, status: "ok" };
-  assert.equal(line([], {}, [lag, { ...lag, host: "i", pending: 0 }]).lag, "1 host lagging by up to 7");
-});
-
-test("listeners that died count as lost, and deregistered ones do not", () => {
-  const alert = (port) => ({
-    row: "alert",
-    id: `failure china.uss 10.0.0.1:${port}`,
-    kind: "failure",
-    opened_at: 1,
-    text: "",
-  });
+test("listeners that died are listed as lost, and deregistered ones are not", () => {
   const rows = [listener("portal.web", 9), listener("china.uss", 4, "offline")];
-  for (const port of [1, 2, 3]) rows.push(listener("china.uss", port, "offline"), alert(port));
-  const made = state([...WORLD, ...rows]);
-  const all = summarize(made);
-  const line = headline(made, all, { servers: [] }, []);
+  for (const port of [1, 2, 3]) rows.push(...lost("china.uss", port));
+  const { summary, line } = seen(rows);
   assert.equal(line.listeners, "1 of 4");
-  assert.deepEqual([line.level, line.text], ["ill", "3 incidents open"]);
-  assert.equal(line.why, "1 service without a usable listener, 3 listeners died");
-  assert.equal(all.categories.get("uss").health, "ill");
-  const keys = listing(all, {}).entries.map(({ key }) => key);
+  assert.equal(summary.categories.get("uss").health, "ill");
+  const keys = listing(summary, {}).entries.map(({ key }) => key);
   assert.deepEqual(keys.slice(0, 4), ["service china.uss", ...[1, 2, 3].map((port) => `china.uss 10.0.0.1:${port}`)]);
   assert.ok(!keys.includes("china.uss 10.0.0.1:4"));
 });
 
-test("no headline says that all is well while something is not, or is not known", () => {
-  const made = state([...WORLD, listener("china.uss", 1)]);
-  const all = summarize(made);
-  const line = (status, hosts = [], unknown = "") => headline(made, all, { servers: [], ...status }, hosts, unknown);
-  const away = line({ trouble: "refused", trouble_since: 1700000000 });
-  assert.deepEqual(
-    [away.level, away.text],
-    ["ill", "The store is unavailable: nothing can be registered since 22:13:20 UTC"],
-  );
-  for (const [text, ...given] of [
-    ["No connection for 30 s", {}, [], "no connection for 30 s"],
-    ["1 server silent", { servers: [{ role: "silent" }, { role: "keeper" }] }],
-    ["1 host without a session", {}, [{ condition: "lost", lag: { session: false, pending: 0 } }]],
-  ]) {
-    assert.deepEqual([line(...given).text, line(...given).level], [text, "watch"]);
-  }
-  const empty = state(WORLD);
-  assert.deepEqual([headline(empty, summarize(empty), null, []).text], ["Nothing is registered"]);
-  const lost = { host: "h", session: false, acknowledged: 3, pending: 0, status: "lost" };
-  assert.equal(hostList(made, [lost], all)[0].condition, "lost");
+test("services that never had a listener stand last, and as one row if there is one more than fit", () => {
+  const keys = (number, query = {}) => {
+    const rows = Array.from({ length: number - 1 }, (_, name) => ({ row: "service", id: `s${name}.uss` }));
+    const all = summarize(state([...WORLD, ...rows, listener("portal.web", 1), listener("china.uss", 1)]));
+    return listing(all, query).entries.map(({ key }) => key);
+  };
+  assert.equal(keys(NEVER_FOLD_MIN).length, 4 + NEVER_FOLD_MIN);
+  assert.deepEqual(keys(NEVER_FOLD_MIN + 1).slice(4), [NEVER]);
+  assert.equal(keys(NEVER_FOLD_MIN + 1, { opened: new Set([NEVER]) }).length, 4 + 1 + NEVER_FOLD_MIN + 1);
+  assert.ok(keys(NEVER_FOLD_MIN + 1, { words: "spare" }).includes("service spare.rescue"));
+});
+
+test("a stale host is stale since the first change that it misses, or since it lost its session", () => {
+  const made = state([...WORLD, HOST]);
+  const stale = (lag) => hostList(made, [{ ...LAG, ...lag }], summarize(made))[0].stale;
+  store.applyChange(made, changed(11, listener("spare.rescue", 1)));
+  store.applyChange(made, changed(12, listener("china.uss", 1)));
+  store.applyChange(made, changed(13, listener("china.uss", 1, "down")));
+  assert.equal(stale({ acknowledged: 13 }), null);
+  assert.deepEqual(stale({ acknowledged: 10, pending: 2 }), { at: 12, before: false });
+  assert.deepEqual(stale({ acknowledged: 12, pending: 1 }), { at: 13, before: false });
+  assert.deepEqual(stale({ acknowledged: 3, pending: 9 }), { at: 12, before: true });
+  assert.deepEqual(stale({ acknowledged: 13, session: false, status: "lost", since: 99 }), { at: 99, before: false });
+  assert.deepEqual(stale({ acknowledged: 13, session: false, status: "lost" }), { at: 0, before: false });
+});
+
+test("a listener of an administrator is on no host, and nothing is said before the hosts are read", () => {
+  const made = state([...WORLD, HOST]);
+  assert.deepEqual(format.origin({ host: "h" }, made), { host: "h", by: "" });
+  assert.deepEqual(format.origin({ host: "me.gns-admin" }, made), { host: "", by: "me.gns-admin" });
+  assert.deepEqual(format.origin({}, made), { host: "", by: "" });
+  delete made.at.host;
+  assert.deepEqual(format.origin({ host: "me.gns-admin" }, made), { host: "me.gns-admin", by: "" });
+});
+
+test("times have a date unless it is today's", () => {
+  const now = Date.UTC(2026, 10, 28, 4, 18, 50) / 1000;
+  assert.equal(format.momentAndAge(now - 180, now), "04:15:50 (3 min)");
+  assert.equal(format.moment(now - 5 * 3600, now), "27 Nov 23:18");
 });
 
 test("lagging hosts stand before those that are up to date", () => {

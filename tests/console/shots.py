@@ -7,6 +7,7 @@ pixels, light and dark, writes PNG files, and prints the time to the first usefu
 from __future__ import annotations
 
 import argparse
+import base64
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,8 +60,8 @@ def shoot(window: Browser, url: str, token: str, listeners: int | str, directory
             save(window, directory / name, whole=whole)
     for size, dark in ((WIDE, False), (NARROW, True)):
         window.look(*size, dark=dark)
-        window.see("#incident-list button").click()
-        window.sees("#listener-panel", "Evidence")
+        window.press(window.see("#listener-rows .row.l button"))
+        window.sees("#listener-panel", "Timeline")
         window.until(lambda: "Requesting" not in window.said("#listener-panel"), "it is answered")
         save(window, directory / f"{listeners}-{size[0]}-listener.png")
         window.see("#listener-panel-drain").click()
@@ -74,8 +75,6 @@ def shoot(window: Browser, url: str, token: str, listeners: int | str, directory
 
 def save(window: Browser, path: Path, *, whole: bool = False) -> None:
     """Save the visible part of the page; with `whole`, all of it."""
-    import base64
-
     window.driver.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
     shot: dict[str, Any] = window.driver.execute_cdp_cmd(
         "Page.captureScreenshot", {"format": "png", "captureBeyondViewport": whole, **(_clip(window) if whole else {})}

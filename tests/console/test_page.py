@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import http.server
-import json
 import re
-import shutil
 import signal
 import ssl
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,13 +13,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import pytest
 from selenium.webdriver.common.keys import Keys
 
 from compass.gateway.server_api.operations import ASKED
 from compass.model.replies import LogEntries, Rows
 from compass.model.requests import Fetch, ReadLog
 from compass.pki.authority import Credentials, create_authority, issue, write_credentials
+from tests.console.axe import axe_script, needs_npm, violations
 from tests.console.browser import (
     NARROW,
     WIDE,
@@ -32,19 +29,13 @@ from tests.console.browser import (
     needs_certutil,
     needs_chromium,
     refused_by_browser,
+    token,
 )
 from tests.console.large_catalogue import fill
 from tests.e2e.conftest import Deploy
 from tests.e2e.deployment import Deployment, new_address
 
 pytestmark = needs_chromium
-
-AXE = Path("build/npm/node_modules/axe-core/axe.min.js")
-
-
-def token(deployment: Deployment, name: str, role: str = "admin") -> str:
-    """Return a token, made as an administrator makes it."""
-    return deployment.opengnsadmin("token", "add", name, "--role", role).split()[-1]
 
 
 def row(place: str) -> str:
@@ -75,30 +66,31 @@ def test_an_incident_is_seen_as_it_happens(deployment: Deployment, window: Brows
     one, two = (f"{storage.address}:{service.port}" for service in (first, second))
     becomes(window, one, "up")
     becomes(window, two, "up")
-    window.sees("#verdict", "All well")
+    window.sees("#verdict", "Nothing has failed")
+    window.sees("#why", "2 of 4 categories have no listener (openuso and rescue)")
     window.sees("#f-hosts", "2 of 2")
 
     first.signal(signal.SIGKILL)
     becomes(window, one, "died")
-    window.sees("#verdict", "1 incident open")
-    window.sees("#f-lag", "all up to date")
+    window.sees("#verdict", "chinaserver.openuss: 1 of 2 listeners lost")
+    window.sees("#n-hosts", "2 of 2 connected, none stale")
     window.sees("#incident-list", "ended without deregistering")
     window.sees("#log-list", "chinaserver.openuss")
-    assert "1 incident open" in window.driver.title
+    assert "1 of 2 listeners lost" in window.driver.title
 
-    window.button(f"{two} of chinaserver.openuss").click()
+    window.press_button(f"{two} of chinaserver.openuss")
     window.sees("#listener-panel", "Users", "1 host", "backup is emergency.rescue")
-    window.button("Drain …").click()
+    window.press_button("Drain …")
     asked = window.sees("#ask", f"Drain {two} of chinaserver.openuss?", "web1.example.net")
     assert "last one in use" in asked and "emergency.rescue has no usable listener either" in asked
-    window.button("Drain").click()
+    window.press_button("Drain")
     window.sees("#listener-panel", "gets no new users")
     becomes(window, two, "draining")
     assert deployment.listeners()["chinaserver.openuss", second.port].state == "draining"
     window.sees(".row.service", "chinaserver.openuss", "in use", "users go to emergency.rescue")
 
-    window.button("Undrain …").click()
-    window.button("Undrain").click()
+    window.press_button("Undrain …")
+    window.press_button("Undrain")
     becomes(window, two, "up")
     assert deployment.listeners()["chinaserver.openuss", second.port].state == "up"
     assert window.run("return window.neverReloaded") is True
@@ -112,7 +104,8 @@ def test_the_server_goes_and_comes_back(deploy: Deploy) -> None:
     with browser(deployment.directory / "gns1.example.net.crt") as window:
         window.look(*WIDE)
         window.sign_in(deployment.https, token(deployment, "operator"))
-        window.sees("#listener-rows", "portal.web", "none registered")
+        window.press_button("show 7 services without any listener yet")
+        window.sees("#listener-rows", "portal.web", "no listener yet")
         deployment.server.kill()
         window.sees("#condition", "reconnecting")
         window.sees("#last-update", "last update", "s ago")
@@ -136,7 +129,7 @@ def test_a_viewer_looks_and_finds_nothing_to_press(deployment: Deployment, windo
     window.sees("#who", "guest.gns-viewer (viewer)")
     becomes(window, place, "up")
     assert window.element("#purge") is None
-    window.button(f"{place} of forum.web").click()
+    window.press_button(f"{place} of forum.web")
     window.sees("#listener-panel", "Users")
     assert not window.driver.find_elements("css selector", "#listener-panel-drain")
     fields = {"service": here.service, "address": here.address, "port": here.port}
@@ -195,13 +188,13 @@ def test_purge_says_beforehand_what_it_removes(deploy: Deploy, tmp_path: Path) -
             "document.getElementById('purge-age').step = 'any'"
         )
         window.sees("#ask", "This removes 6 rows")
-        window.button("Purge").click()
+        window.press_button("Purge")
         window.sees("#ask", "too young to purge")
         age.clear()
         age.send_keys("0.001")
         told = window.sees("#ask", "This removes")
         rows = int(told.split("This removes ")[1].split()[0])
-        window.button("Purge").click()
+        window.press_button("Purge")
         window.sees("#outcome", f"{rows} row")
         window.sees("#n-listeners", f"994 of {1_000 - rows:,}" if rows < 6 else "994")
         assert deployment.ask(Fetch("listener"), Rows).total == 1_000 - rows
@@ -234,10 +227,10 @@ def test_ten_thousand_listeners_by_keyboard(deploy: Deploy, tmp_path: Path) -> N
         window.see("#states button[title='in use']").click()
         window.see("#filter").send_keys("127.100.3.3:")
         window.until(lambda: window.said("#n-listeners") == "1 of 10,000", "one is found")
+        window.see("#map summary").send_keys(Keys.ENTER)
         window.see("#graph .node[data-name=openuss]").send_keys(Keys.ENTER)
-        window.sees(
-            "#chosen", "openuss", "forum, mobile and web depend on it", "would be notified", "backup emergency.rescue"
-        )
+        window.sees("#n-impact", "of openuss")
+        window.sees("#impact-text", "forum, mobile and web depend on openuss", "backup of openuss is emergency.rescue")
         window.sees("#n-listeners", "of openuss")
 
 
@@ -250,18 +243,14 @@ def focused(window: Browser) -> tuple[str, str]:
     return text, number
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed, which fetches axe-core (Debian: npm)")
+@needs_npm
 def test_nothing_serious_for_people_who_see_or_move_otherwise(deployment: Deployment, window: Browser) -> None:
     """axe-core finds nothing serious or critical: light and dark, wide and narrow, with and without a dialog open."""
-    if not AXE.exists():
-        command = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", "build/npm", "axe-core@4"]
-        if subprocess.run(command, capture_output=True, timeout=300).returncode:
-            pytest.skip("npm could not fetch axe-core")
+    script = axe_script()
     (host,) = deployment.add_hosts("seen")
     here = deployment.register(host, "account.openuso")
     deployment.opengnsadmin("drain", "account.openuso", f"{here.address}:{here.port}")
     place = f"{here.address}:{here.port}"
-    script = AXE.read_text("utf-8")
     window.look(*WIDE)
     window.driver.get(f"{deployment.https}/console/")
     window.see("#token")
@@ -272,35 +261,21 @@ def test_nothing_serious_for_people_who_see_or_move_otherwise(deployment: Deploy
         for dark in (False, True):
             window.look(*size, dark=dark)
             what = f"{size[0]} {'dark' if dark else 'light'}"
+            window.run("document.getElementById('map').open = true")
             found += violations(window, script, what)
             window.run("document.getElementById('as-list').click(); document.getElementById('log-security').click()")
             found += violations(window, script, f"{what}, list")
             window.run("document.getElementById('as-graph').click()")
             assert window.run("return document.documentElement.scrollWidth") <= size[0]
-            window.button(f"{place} of account.openuso").click()
-            window.sees("#listener-panel", "Evidence")
+            window.press_button(f"{place} of account.openuso")
+            window.sees("#listener-panel", "Timeline", "Drained")
             found += violations(window, script, f"{what}, sheet")
-            window.button("Undrain …").click()
+            window.press_button("Undrain …")
             window.sees("#ask", "Undrain")
             found += violations(window, script, f"{what}, question")
             window.see("#ask").send_keys(Keys.ESCAPE)
             window.see("#listener-panel").send_keys(Keys.ESCAPE)
     assert not found, "\n".join(found)
-
-
-def violations(window: Browser, script: str, where: str) -> list[str]:
-    """Return the serious and critical findings of axe-core as text."""
-    if not window.run("return Boolean(window.axe)"):
-        window.run(script)
-    result: dict[str, Any] = window.driver.execute_async_script(
-        "axe.run(document, {resultTypes: ['violations']}).then(arguments[0])"
-    )
-    return [
-        f"{where}: {one['impact']} {one['id']}: {one['help']}: "
-        + json.dumps([f"{node['html'][:160]} {node['failureSummary'][:200]}" for node in one["nodes"][:3]])
-        for one in result["violations"]
-        if one["impact"] in ("serious", "critical")
-    ]
 
 
 def test_a_server_that_proves_nothing_is_not_shown(deployment: Deployment) -> None:

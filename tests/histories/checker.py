@@ -201,10 +201,14 @@ def _orphans(history: History, truth: Truth) -> Iterator[Violation]:
 
 
 def _removed(truth: Truth, event: Lived) -> bool:
-    """Return whether an administrator removed the instance, before a newer one at its address and port ended."""
-    instance = event.service, event.address, event.port, event.epoch
-    rows = (change.row for change in truth.changes if change.operation == "remove")
-    return any(isinstance(row, Listener) and (*key_of(row), row.epoch) == instance for row in rows)
+    """Return whether an administrator removed the instance, before a newer one at its address and port ended.
+
+    Its host may have registered it again with a later epoch meanwhile, when a newer instance of another host had ended.
+    """
+    place = event.service, event.address, event.port
+    rows = [change.row for change in truth.changes if change.operation == "remove"]
+    removed = [row for row in rows if isinstance(row, Listener) and key_of(row) == place]
+    return any(row.epoch == event.epoch or (row.host == event.who and row.epoch > event.epoch) for row in removed)
 
 
 def _was_removed(truth: Truth, row: Listener) -> bool:

@@ -263,6 +263,17 @@ def _lost() -> History:
     return [*relogged(*LIFE[:5]), Lived(99.0, "h1", SERVICE, A, PORT, 1, True)]
 
 
+@pytest.mark.parametrize(("host", "is_removed"), [("h1", True), ("h2", False)])
+def test_an_instance_that_was_registered_again_and_removed_is_not_missed(host: str, is_removed: bool) -> None:
+    """The removal of another host's instance at the same address and port is not that of this one."""
+    again = msgspec.structs.replace(listener("up", epoch=3), host=host)
+    gone, newer = msgspec.structs.replace(again, state="offline"), listener("up", epoch=4, cause="")
+    log = [LIFE[0], ("register", again), ("remove", gone), ("register", newer), ("died", listener("offline", epoch=4))]
+    history = [*relogged(*log), Lived(99.0, "h1", SERVICE, A, PORT, 1, True), Died(0.5, "h2", SERVICE, A, PORT, 4)]
+    missed = [one for one in check(history) if "lives and is not registered" in one.what]
+    assert bool(missed) is not is_removed
+
+
 def _other_log() -> History:
     other = log_of([*BEGINNING, ("register", listener("up", weight=5))])
     return [*relogged(*LIFE), *(Logged(0.0, "gns2", change) for change in other)]

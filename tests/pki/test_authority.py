@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from compass.admin.commands.tls import tls
 from compass.pki.authority import (
+    CLOCK_SKEW,
     AuthorityError,
     Credentials,
     Role,
@@ -136,8 +137,8 @@ def test_a_further_name_must_be_a_dns_name_or_an_address(name: str) -> None:
 
 @pytest.mark.parametrize("days", [0, -1, 10**7])
 def test_a_span_that_is_none_is_refused(days: int) -> None:
-    """A certificate is valid for a day at least, and no further than the calendar goes."""
-    with pytest.raises(AuthorityError, match="day"):
+    """A certificate is valid for a minute at least, and no further than the calendar goes."""
+    with pytest.raises(AuthorityError, match=r"at least 60 s|past the end of the calendar"):
         create_authority("a", NOW, days)
 
 
@@ -238,6 +239,30 @@ def test_a_bad_name_among_good_ones_leaves_nothing_behind(directory: Path) -> No
     """Either every machine named gets its certificate or none does."""
     assert run("server", "gns1", "gns/2", "--directory", directory).exit_code == 1
     assert not list(directory.glob("server-*"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("60s", 60),
+        ("59s", None),
+        ("30m", 1800),
+        ("1d12h", 129_600),
+        ("2", 172_800),
+        ("0", None),
+        ("1x", None),
+        ("", None),
+    ],
+)
+def test_a_lifetime_is_days_or_a_length_of_time(directory: Path, text: str, seconds: int | None) -> None:
+    """People practise an expiry with a short one; LIFETIME_SECONDS_MIN is the shortest."""
+    done = run("host", "web1", "--days", text, "--directory", directory)
+    if seconds is None:
+        assert done.exit_code == 2 and "--days" in done.output
+        return
+    assert done.exit_code == 0, done.output
+    made = x509.load_pem_x509_certificate((directory / "host-web1.crt").read_bytes())
+    assert made.not_valid_after_utc - made.not_valid_before_utc == timedelta(seconds=seconds) + CLOCK_SKEW
 
 
 @pytest.mark.parametrize(

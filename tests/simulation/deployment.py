@@ -22,7 +22,7 @@ from compass.model.host_api import LocalDeregister, LocalRegister, LocalReport, 
 from compass.model.interfaces import StoreUnavailable
 from compass.model.names import format_endpoint
 from compass.model.replies import CredentialIssued, Dependencies, Refusal, Reply
-from compass.model.requests import Drain, IssueCredential, Put, Remove
+from compass.model.requests import Drain, IssueCredential, Put, Remove, Rename
 from compass.model.rows import USABLE, Category, Dependency, Listener, Row, Service, key_of
 from compass.model.rules.certificates import OwnCertificate
 from tests.histories.events import (
@@ -586,8 +586,9 @@ class Deployment(World):
     def do_rotate(self, service: str, overlap: str) -> None:
         self._administer(IssueCredential(service, float(overlap)))
 
-    def do_topology(self, what: str, name: str, on: str = "") -> None:
+    def do_topology(self, what: str, name: str, on: str = "", step: str = "whole") -> None:
         requests: dict[str, Any] = {
+            "rename": Rename(name, on, cast(Any, step if step != "whole" else ""), force=True),
             "service-add": Put(Service(name), True),
             "service-remove": Remove("service", name),
             "dependency-add": Put(Dependency(name, on), True),

@@ -206,6 +206,15 @@ class Planner:
     def topology(self) -> dict[str, str]:
         one, other = self.random.sample(range(CATEGORIES), 2)
         what = self.random.choice(["service-add", "service-remove", "dependency-add", "dependency-remove", "backup"])
+        if what == "service-add" and other % 2:
+            number = self.random.randrange(2)
+            return {"what": "rename", "name": f"extra{number}.c{one}", "on": f"extra{1 - number}.c{one}"}
+        if what == "dependency-remove" and one % 2:
+            # The copy of a category comes, has two names by turns, and may be left.
+            old, new, step = (("c", "d", "begin"), ("d", "e", "whole"), ("e", "d", "whole"), ("c", "d", "end"))[
+                other % 4
+            ]
+            return {"what": "rename", "name": f"{old}{one}", "on": f"{new}{one}", "step": step}
         if what.startswith("service"):
             return {"what": what, "name": f"extra{self.random.randrange(2)}.c{one}"}
         if what == "backup":

@@ -22,6 +22,7 @@ from compass.model.requests import (
     Put,
     Register,
     Remove,
+    Rename,
     Report,
     RevokeCredential,
     Undecided,
@@ -51,6 +52,7 @@ class Workload:
             *[self._register] * 8,
             *[self._deregister, self._report, self._verdict] * 3,
             *[self._drain, self._purge, self._put, self._remove, self._issue, self._revoke, self._attend],
+            self._rename,
             *[self._put] * 3,
             self._apply,
         ]
@@ -156,6 +158,12 @@ class Workload:
         }
         kind = self._random.choice(sorted(kinds))
         return Remove(kind, kinds[kind]), self._random.choice((ADMIN, ADMIN, self._host()))  # type: ignore[arg-type]
+
+    def _rename(self) -> tuple[Undecided, Principal]:
+        """Back and forth between few names, in one step and in two; some of them exist."""
+        names = self._random.choice((("auth", "login"), ("openuso", "accounts"), ("south.web", "west.web")))
+        old, new = self._random.sample(names, 2)
+        return Rename(old, new, self._random.choice(("", "begin", "end")), force=True), ADMIN
 
     def _issue(self) -> tuple[Undecided, Principal]:
         return IssueCredential(self._random.choice(SERVICES), self._random.choice((None, 0.0, 60.0))), ADMIN

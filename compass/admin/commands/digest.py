@@ -26,7 +26,8 @@ def digest_command(group: click.Group) -> None:
         A digest is one number for all rows of a server. Servers also compare by themselves and open an incident if
         they differ. The exit status is 0 if all are equal, 1 if one differs, 7 if one does not answer.
         """
-        answers = ask_all(context)
+        with context.working("Waiting for the servers to reach one revision"):
+            answers = ask_all(context)
         digests = {server: answer for server, answer in answers.items() if isinstance(answer, CatalogueDigest)}
         equal = len({(one.store, one.revision, one.digest) for one in digests.values()}) == 1
         lines = tuple(

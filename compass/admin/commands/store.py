@@ -107,7 +107,7 @@ def show_command(context: AdminContext, store_url: str, server_config: str) -> N
     """Show the store's id, schema, revision, digest and row counts. Servers may keep running."""
     with _store_errors():
         url = _store_url(context, store_url, server_config)
-        with open_to_read(url) as connection:
+        with context.working("Reading rows"), open_to_read(url) as connection:
             condition = report_of(connection, redacted_url(url))
     known = f"{condition.schema}, that of this program" if condition.schema == head_of() else condition.schema
     lines = [
@@ -133,7 +133,7 @@ def check_command(context: AdminContext, store_url: str, server_config: str) -> 
     """
     with _store_errors():
         url = _store_url(context, store_url, server_config)
-        with open_to_read(url) as connection:
+        with context.working("Reading rows and logs"), open_to_read(url) as connection:
             condition = report_of(connection, redacted_url(url))
             problems = problems_of(connection, condition)
     result = {"type": "check", "condition": condition, "problems": problems}

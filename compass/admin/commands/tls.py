@@ -17,16 +17,19 @@ from typing import Any
 
 import click
 
+from compass.admin.shell.build_request import duration
 from compass.admin.shell.context import AdminContext, Failed
 from compass.admin.shell.decorators import command
 from compass.model.exit_codes import ExitCode
 from compass.pki.authority import (
     AUTHORITY_DAYS,
     CREDENTIAL_DAYS,
+    DAY_SECONDS,
     AuthorityError,
     Credentials,
     Role,
     WrittenFiles,
+    check_days,
     create_authority,
     describe,
     issue,
@@ -50,9 +53,26 @@ _ALSO = click.option(
 )
 
 
+class _Days(click.ParamType):  # type: ignore[type-arg]  # generic only for mypy, not in click 8.1
+    """Type of a lifetime: days, or a length of time, with which people practise an expiry."""
+
+    name = "days"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = str(value)
+        try:
+            days = float(int(text)) if text.isascii() and text.isdigit() else duration(text) / DAY_SECONDS
+            check_days(days)
+        except ValueError:
+            self.fail(f"{text!r} is neither a number of days nor a length of time such as 12h or 30m", param, ctx)
+        except AuthorityError as problem:
+            self.fail(str(problem), param, ctx)
+        return days
+
+
 def _days(default: int) -> Callable[[Any], Any]:
-    about = "Days until the certificate expires."
-    return click.option("--days", type=click.IntRange(min=1), default=default, show_default=True, help=about)
+    about = "Days until the certificate expires, or a length of time (30m, 12h), to practise an expiry."
+    return click.option("--days", type=_Days(), metavar="DAYS", default=default, show_default=True, help=about)
 
 
 _ISSUE = (_DIRECTORY, _ALSO, _days(CREDENTIAL_DAYS))
@@ -87,7 +107,7 @@ def _failures() -> Iterator[None]:
 @command(tls, "init", "tls init", "tls init --directory /root/opengns-tls --name our-authority", options=(_DIRECTORY,))
 @click.option("--name", default="opengns-authority", show_default=True, help="Name of the authority.")
 @_days(AUTHORITY_DAYS)
-def init(context: AdminContext, directory: Path, name: str, days: int) -> None:
+def init(context: AdminContext, directory: Path, name: str, days: float) -> None:
     """Create the authority of this installation.
 
     Do this once. An existing authority is never overwritten, because all certificates that it has issued would
@@ -106,7 +126,7 @@ def init(context: AdminContext, directory: Path, name: str, days: int) -> None:
 
 @command(tls, "server", "tls server gns1.example.net --also 192.0.2.1", options=_ISSUE)
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-def server(context: AdminContext, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int) -> None:
+def server(context: AdminContext, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: float) -> None:
     """Create a certificate for each machine that runs opengnssd.
 
     NAME is the DNS name or the IP address that hosts and administrators connect to; they refuse a server whose
@@ -119,7 +139,7 @@ def server(context: AdminContext, names: tuple[str, ...], directory: Path, also:
 
 @command(tls, "host", "tls host web1.example.net", options=_ISSUE)
 @click.argument("name")
-def host(context: AdminContext, name: str, directory: Path, also: tuple[str, ...], days: int) -> None:
+def host(context: AdminContext, name: str, directory: Path, also: tuple[str, ...], days: float) -> None:
     """Create a certificate for a machine that runs opengnscd.
 
     NAME is the DNS name or the IP address of the host. Servers connect to it there if it keeps no session open, and
@@ -130,7 +150,7 @@ def host(context: AdminContext, name: str, directory: Path, also: tuple[str, ...
 
 @command(tls, "admin", "tls admin alice", options=_ISSUE)
 @click.argument("name")
-def admin(context: AdminContext, name: str, directory: Path, also: tuple[str, ...], days: int) -> None:
+def admin(context: AdminContext, name: str, directory: Path, also: tuple[str, ...], days: float) -> None:
     """Create a certificate for an administrator.
 
     NAME is the name of a person; the logs record it with every change. Do not share a certificate between persons.
@@ -156,7 +176,7 @@ def show(context: AdminContext, file: Path) -> None:
 
 
 def _issue_all(
-    context: AdminContext, role: Role, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: int
+    context: AdminContext, role: Role, names: tuple[str, ...], directory: Path, also: tuple[str, ...], days: float
 ) -> None:
     """Issue all certificates first and write them afterwards, so that an invalid name leaves no files."""
     now = datetime.now(UTC)

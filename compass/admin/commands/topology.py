@@ -124,7 +124,8 @@ def _mistakes_failure(path: Path, mistakes: tuple[Mistake, ...]) -> Failed:
 def _ask(context: AdminContext, path: Path, topology: Topology, request: Apply) -> Done:
     """Send the request; problems that the server reports are mapped to lines of the file. Raises Failed."""
     try:
-        return context.ask(request, Done)
+        with context.working(f"{'Comparing' if request.dry_run else 'Applying'} {len(request.rows)} rows"):
+            return context.ask(request, Done)
     except Failed as failed:
         if failed.refusal is None or not failed.refusal.problems:
             raise

@@ -19,6 +19,7 @@ from typing import IO, Any, TypeVar
 import click
 import msgspec
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -262,6 +263,17 @@ class AdminContext:
                     print_table(part)
                 else:
                     print_text(escape_line(part, CELL_MAX))
+
+    @contextmanager
+    def working(self, text: str) -> Iterator[None]:
+        """Show on a terminal what is being done, and for how long already, while the block runs."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        parts = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
+        with Progress(*parts, console=Console(stderr=True), transient=True) as progress:
+            progress.add_task(escape_line(text, CELL_MAX), total=None)
+            yield
 
     def print_note(self, text: str) -> None:
         """Print a note to the standard error stream."""

@@ -264,14 +264,13 @@ def table_of_hosts(rows: Iterable[Host], sessions: Mapping[str, replies.HostLag]
     lines = []
     for row in rows:
         lag = sessions.get(row.name)
-        session = (
-            ("open" if lag.session else "none", lag.server or "-", format_time(lag.since, clock) if lag.since else "-")
-            if lag is not None
-            else ("none", "-", "-")
-        )
+        session = ("none", "-", "-", "-")
+        if lag is not None:
+            since = format_time(lag.since, clock) if lag.since else "-"
+            session = ("open" if lag.session else "none", lag.server or "-", since, lag.software or "-")
         name, *more = _line(row, clock)
         lines.append((name, *session, *more))
-    columns = ("host", "session", "server", "since", *_COLUMNS["host"][1:])
+    columns = ("host", "session", "server", "since", "software", *_COLUMNS["host"][1:])
     return TableView(columns, tuple(lines), "No host found.")
 
 

@@ -74,6 +74,7 @@ class Replica:
         if known < change.previous:
             return "gap"
         if known >= change.revision:
+            self.bookmark(change.revision)
             return "duplicate"
         after = self.catalogue.with_change(_as_host(change))
         if notice.snapshot is not None:
@@ -84,7 +85,7 @@ class Replica:
         return "applied"
 
     def bookmark(self, revision: int) -> None:
-        """Record that the server has sent everything up to this revision."""
+        """Record that the host holds everything up to this revision."""
         if revision > self.catalogue.revision:
             self.catalogue = msgspec.structs.replace(self.catalogue, revision=revision)
 

@@ -109,7 +109,7 @@ export class Actions {
       try {
         const outcome = await run();
         this.dialog.close();
-        this.#showOutcome(outcome);
+        this.showOutcome(outcome);
       } catch (error) {
         text(refused, error.message);
         go.disabled = false;
@@ -121,7 +121,17 @@ export class Actions {
     cancel.focus();
   }
 
-  #showOutcome(outcome) {
+  /** Show a text that has to be selected by hand. */
+  showText(title, words) {
+    const field = h("textarea", { readonly: true, rows: 12, "aria-label": title }, words);
+    const close = h("button", { type: "button", onclick: () => this.dialog.close() }, "Close");
+    this.dialog.replaceChildren(h("h2", { id: "ask-title" }, title), field, h("p", { class: "actions" }, close));
+    this.dialog.showModal();
+    field.select();
+  }
+
+  /** Show a sentence at the edge of the page for some seconds. */
+  showOutcome(outcome) {
     text($("outcome"), outcome);
     $("outcome").classList.add("seen");
     clearTimeout(this.outcomeTimer);

@@ -1,6 +1,6 @@
 // Elements of the page. All values become text, never markup: names in a catalogue come from other people.
 
-import { age, timestamp } from "./format.js";
+import { age, moment, momentAndAge, timestamp } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -43,17 +43,25 @@ export function text(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
-/** Return an element with the age of a time; `tick` updates all of them. */
-export function since(seconds, now) {
+const FORMS = { age: (at, now) => age(now - at), moment, both: momentAndAge };
+
+/** Return an element with the age of a time; `form`: `age`, `moment` (time of day), or `both`. `tick` updates all. */
+export function since(seconds, now, form = "age") {
   return h(
     "time",
-    { "data-at": seconds, datetime: new Date(seconds * 1000).toISOString(), title: timestamp(seconds) },
-    age(now - seconds),
+    {
+      "data-at": seconds,
+      "data-form": form,
+      datetime: new Date(seconds * 1000).toISOString(),
+      title: timestamp(seconds),
+    },
+    FORMS[form](seconds, now),
   );
 }
 
 export function tick(now) {
-  for (const element of document.querySelectorAll("[data-at]")) text(element, age(now - element.dataset.at));
+  for (const element of document.querySelectorAll("[data-at]"))
+    text(element, FORMS[element.dataset.form](Number(element.dataset.at), now));
 }
 
 export function $(id) {

@@ -45,6 +45,32 @@ export function timestamp(seconds) {
     .replace("T", " ");
 }
 
+/** Return the time of day in UTC, as in the logs of the daemons. */
+export function timeOfDay(seconds) {
+  return new Date(seconds * 1000).toISOString().slice(11, 19);
+}
+
+/** Return a time in UTC as short as it is clear: the time of day, with the date if it is of another day than `now`. */
+export function moment(seconds, now) {
+  const day = (at) => new Date(at * 1000).toISOString().slice(0, 10);
+  const date = new Date(seconds * 1000);
+  if (day(seconds) === day(now)) return timeOfDay(seconds);
+  const month = date.toLocaleString("en-GB", { month: "short", timeZone: "UTC" });
+  return `${date.getUTCDate()} ${month} ${timeOfDay(seconds).slice(0, 5)}`;
+}
+
+/** Return a time with its age: `04:15:50 (3 min)`. */
+export function momentAndAge(seconds, now) {
+  return `${moment(seconds, now)} (${age(now - seconds)})`;
+}
+
+/** Return who registered a listener: a host of this installation, or the principal of an administrator. */
+export function origin({ host = "" }, { rows, at }) {
+  // Before the hosts are read, nothing is known of any.
+  if (!host || !("host" in at) || rows.host.has(host)) return { host, by: "" };
+  return { host: "", by: host };
+}
+
 /** Return a change of the log as texts. */
 export function describeChange({ operation, row, removed }) {
   switch (row.row) {

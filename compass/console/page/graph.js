@@ -1,9 +1,8 @@
 // Graph of categories with their dependencies and health; the same as a list, for narrow windows and screen readers.
 
-import { $, h, icon, s } from "./dom.js";
+import { $, h, icon, s, text } from "./dom.js";
 import { amount, count, inUse, registered, STATES } from "./summary.js";
 import { layout } from "./graph_layout.js";
-import { enumerate } from "./format.js";
 
 const BOX = { height: 44, gapX: 64, gapY: 10 };
 const WIDTH_MIN = 142;
@@ -26,8 +25,8 @@ export class Graph {
   #drawn = "";
   #shape = "";
   #choice = "";
-  #impact = null;
-  chosen = "";
+  #isTouched = false;
+  // True once a person has folded or unfolded the panel: then the page does not.
 
   constructor(page) {
     this.page = page;
@@ -35,6 +34,11 @@ export class Graph {
     $("as-list").onclick = () => this.#show("list");
     this.narrow = matchMedia(NARROW);
     this.narrow.onchange = () => this.draw();
+    $("t-map").parentElement.addEventListener("click", () => (this.#isTouched = true));
+  }
+
+  get chosen() {
+    return this.page.chosenCategory;
   }
 
   #show(choice) {
@@ -45,6 +49,12 @@ export class Graph {
   draw() {
     const categories = [...this.page.summary.categories.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
     const list = (this.#choice || (this.narrow.matches || categories.length > GRAPH_MAX ? "list" : "graph")) === "list";
+    // It is for exploring; in an incident the impact stands above.
+    if (!this.#isTouched) $("map").open = !this.narrow.matches && !this.page.groups.length;
+    text(
+      $("n-map"),
+      categories.length ? `${categories.length === 1 ? "1 category" : `${count(categories.length)} categories`}` : "",
+    );
     $("graph").hidden = list;
     $("categories").hidden = !list;
     $("as-graph").setAttribute("aria-pressed", !list);
@@ -62,42 +72,11 @@ export class Graph {
     this.#drawn = whole;
     if (list) this.#list(categories);
     else this.#graph(categories);
-    this.#describeChosen();
   }
 
-  /** Show one category with its dependants; all if it is chosen again, or if the name is empty. */
-  async choose(name) {
-    this.chosen = name === this.chosen ? "" : name;
-    this.#impact = null;
-    this.page.listeners.within(this.chosen);
-    this.draw();
-    if (!this.chosen) return;
-    const asked = this.chosen;
-    const impact = await this.page.api.get("/v1/impact", { name: asked }).catch((error) => ({ refused: error.message }));
-    if (this.chosen !== asked) return;
-    this.#impact = impact;
-    this.#describeChosen();
-  }
-
-  #describeChosen() {
-    const category = this.page.summary.categories.get(this.chosen);
-    $("chosen").hidden = !category;
-    if (!category) return;
-    const impact = this.#impact;
-    const users = category.by.length
-      ? `${enumerate(category.by, 5)} ${category.by.length === 1 ? "depends" : "depend"} on it`
-      : "no dependants";
-    const hosts = !impact
-      ? ""
-      : impact.refused
-        ? impact.refused
-        : `${amount((impact.hosts ?? []).length, "host")} would be notified`;
-    const backed = impact?.backup_of?.length ? `backup of ${enumerate(impact.backup_of)}` : "";
-    const parts = [users, hosts, category.backup ? `backup ${category.backup}` : "no backup", backed].filter(Boolean);
-    $("chosen").replaceChildren(
-      h("span", {}, h("b", {}, category.name), `: ${parts.join(" · ")}`),
-      h("button", { type: "button", onclick: () => this.choose("") }, "Show all"),
-    );
+  /** Choose a category, whose impact and listeners the page shows then; all if it is chosen again. */
+  choose(name) {
+    this.page.choose("category", name === this.chosen ? "" : name);
   }
 
   #list(categories) {

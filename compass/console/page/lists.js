@@ -1,24 +1,15 @@
-// The two long lists: services with their listeners, and hosts. Each draws only the rows in sight.
+// The list of listeners by service. Only the rows in sight are drawn.
 
 import { $, badge, h, icon, since, text } from "./dom.js";
-import { amount, condition, count, inUse, listing, registered, STATES } from "./summary.js";
+import { amount, condition, count, inUse, listing, NEVER, registered, STATES } from "./summary.js";
 import { VirtualList } from "./virtual_list.js";
 import { endpoint } from "./store.js";
-import { HOST_MEANS, STATE_MEANS } from "./format.js";
+import { origin, STATE_MEANS } from "./format.js";
 
-const PICTURES = {
-  current: "up",
-  dialled: "up",
-  lagging: "slow",
-  gap: "suspect",
-  lost: "down",
-  unknown: "offline",
-  barred: "none",
-};
 const HEALTH_PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none", gone: "offline" };
 const TYPING_MS = 120;
 
-function cell(kind, ...children) {
+export function cell(kind, ...children) {
   return h("span", { role: "cell", class: kind }, ...children);
 }
 
@@ -31,8 +22,12 @@ export class ListenerList {
   constructor(page) {
     this.page = page;
     this.rows = new VirtualList($("listener-list"), $("listener-rows"), {
-      make: (entry) => h("div", { role: "row", class: entry.service ? "row service" : "row l" }),
-      update: (element, entry) => (entry.service ? this.#service(element, entry) : this.#listener(element, entry)),
+      make: (entry) => h("div", { role: "row", class: entry.listener ? "row l" : "row service" }),
+      update: (element, entry) => {
+        if (entry.listener) this.#listener(element, entry);
+        else if (entry.service) this.#service(element, entry);
+        else this.#never(element, entry);
+      },
     });
     this.#tools();
   }
@@ -84,6 +79,8 @@ export class ListenerList {
 
   draw() {
     const { summary, state } = this.page;
+    // A row can be purged only in these states; without any, there is nothing to offer.
+    $("purge").hidden = !this.page.may.has("purge") || !(summary.total.offline + summary.total.down);
     for (const [name, { number, chip }] of this.chips) {
       text(number, count(summary.total[name]));
       chip.classList.toggle("zero", !summary.total[name]);
@@ -119,28 +116,12 @@ export class ListenerList {
       ? `${count(inUse(number))} of ${count(of)} in use`
       : well === "gone"
         ? "all deregistered"
-        : "none registered";
+        : "no listener yet";
     const whole = `${id} ${sum} ${well} ${backup} ${folded} ${open}`;
     if (element.dataset.whole === whole) return;
     element.dataset.whole = whole;
     const had = element.contains(document.activeElement);
-    const fold = () => {
-      if (!this.#opened.delete(id)) this.#opened.add(id);
-      this.draw();
-    };
-    const unfolds = folded
-      ? h(
-          "button",
-          {
-            type: "button",
-            class: "link fold",
-            "aria-expanded": String(open),
-            "aria-label": `${count(folded)} up of ${id}`,
-            onclick: fold,
-          },
-          `${count(folded)} up`,
-        )
-      : "";
+    const unfolds = folded ? this.#fold(id, open, `${count(folded)} up`, `${count(folded)} up of ${id}`) : "";
     element.replaceChildren(
       h(
         "span",
@@ -148,7 +129,7 @@ export class ListenerList {
         icon(HEALTH_PICTURES[well]),
         h("b", {}, id),
         h("span", { class: "sum" }, sum),
-        backup && backup !== id && (well === "ill" || well === "gone")
+        backup && backup !== id && well !== "none" && !inUse(number)
           ? h("span", { class: "backup" }, `users go to ${backup}`)
           : "",
         unfolds,
@@ -157,17 +138,50 @@ export class ListenerList {
     if (had) element.querySelector("button")?.focus({ preventScroll: true });
   }
 
-  #listener(element, { listener }) {
-    const died = this.page.summary.services.get(listener.service)?.died.has(listener);
-    const whole = `${died} ${listener.state} ${listener.changed_at} ${listener.cause} ${listener.host} ${listener.draining}`;
+  #fold(key, open, words, label) {
+    const fold = () => {
+      if (!this.#opened.delete(key)) this.#opened.add(key);
+      this.draw();
+    };
+    const attributes = {
+      type: "button",
+      class: "link fold",
+      "aria-expanded": String(open),
+      "aria-label": label,
+      onclick: fold,
+    };
+    return h("button", attributes, words);
+  }
+
+  #never(element, { never, open }) {
+    const whole = `${never} ${open}`;
     if (element.dataset.whole === whole) return;
     element.dataset.whole = whole;
     const had = element.contains(document.activeElement);
-    const { host = "", cause = "", changed_at: changed, draining } = listener;
+    const words = `${amount(never, "service")} without any listener yet`;
+    const fold = this.#fold(NEVER, open, open ? "hide" : "show", `${open ? "hide" : "show"} ${words}`);
+    element.replaceChildren(
+      h("span", { role: "cell", "aria-colspan": 5 }, icon("none"), h("span", { class: "sum" }, words), fold),
+    );
+    if (had) element.querySelector("button")?.focus({ preventScroll: true });
+  }
+
+  #listener(element, { listener }) {
+    const died = this.page.summary.services.get(listener.service)?.died.has(listener);
+    const { host, by } = origin(listener, this.page.state);
+    const whole = `${died} ${listener.state} ${listener.changed_at} ${listener.cause} ${host} ${by} ${listener.draining}`;
+    if (element.dataset.whole === whole) return;
+    element.dataset.whole = whole;
+    const had = element.contains(document.activeElement);
+    const { cause = "", changed_at: changed, draining } = listener;
     // Shown as what it is: a listener that failed, though its row is that of an offline one.
     const state = died ? "down" : listener.state;
     const cells = [
-      cell("state", died ? badge("down", "died") : badge(state), draining && state !== "draining" ? h("span", { class: "dim" }, " draining") : ""),
+      cell(
+        "state",
+        died ? badge("down", "died") : badge(state),
+        draining && state !== "draining" ? h("span", { class: "dim" }, " draining") : "",
+      ),
       cell(
         "place",
         h(
@@ -181,77 +195,12 @@ export class ListenerList {
           endpoint(listener),
         ),
       ),
-      cell("host", host),
+      cell("host", host || (by ? h("span", { title: `registered by ${by}, on no host` }, `by ${by}`) : "")),
       cell("cause", h("span", { title: cause }, cause)),
-      cell("num age", since(changed, this.page.now())),
+      cell("age", since(changed, this.page.now(), "both")),
     ];
     element.className = `row l is-${state}`;
     element.replaceChildren(...cells);
-    if (had) element.querySelector("button").focus({ preventScroll: true });
-  }
-}
-
-export class HostList {
-  constructor(page) {
-    this.page = page;
-    this.rows = new VirtualList($("host-list"), $("host-rows"), {
-      make: () => h("div", { role: "row", class: "row t" }),
-      update: (element, host) => this.#host(element, host),
-    });
-  }
-
-  draw() {
-    const hosts = this.page.hostRows;
-    const lagging = hosts.filter(({ condition }) => condition === "lagging" || condition === "gap").length;
-    const connected = hosts.filter(({ lag }) => lag.session).length;
-    text(
-      $("n-hosts"),
-      hosts.length
-        ? `${count(connected)} of ${count(hosts.length)} connected, ${lagging ? count(lagging) : "none"} lagging`
-        : "",
-    );
-    $("host-table").setAttribute("aria-rowcount", hosts.length + 1);
-    $("no-hosts").hidden = hosts.length > 0;
-    this.rows.show(hosts);
-  }
-
-  #host(element, { name, lag, condition, listeners }) {
-    const whole = `${condition} ${lag.acknowledged} ${lag.pending} ${lag.server} ${listeners}`;
-    if (element.dataset.whole === whole) return;
-    element.dataset.whole = whole;
-    const had = element.contains(document.activeElement);
-    const show = () => {
-      this.page.listeners.within("");
-      this.page.graph.choose("");
-      this.page.listeners.filter(name);
-      $("listeners").scrollIntoView({ block: "nearest" });
-    };
-    element.replaceChildren(
-      cell(
-        "place",
-        h(
-          "button",
-          {
-            type: "button",
-            class: "link",
-            "aria-label": `${name}: show its ${amount(listeners, "listener")}`,
-            onclick: show,
-          },
-          name,
-        ),
-      ),
-      cell(
-        "state",
-        h(
-          "span",
-          { class: `badge s-${PICTURES[condition]}`, title: lag.server ? `session with ${lag.server}` : "" },
-          icon(PICTURES[condition]),
-          HOST_MEANS[condition],
-        ),
-      ),
-      cell("num", lag.acknowledged ? count(lag.acknowledged) : "–"),
-      cell("num", count(lag.pending)),
-    );
     if (had) element.querySelector("button").focus({ preventScroll: true });
   }
 }

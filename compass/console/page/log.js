@@ -1,6 +1,7 @@
 // Log: changes as they happen, and on demand refused requests and requests of administrators.
 
-import { $, h, since } from "./dom.js";
+import { $, h, since, text } from "./dom.js";
+import { count } from "./summary.js";
 import { describeChange } from "./format.js";
 
 const SHOWN_MAX = 150;
@@ -30,6 +31,7 @@ export class Log {
   }
 
   draw() {
+    text($("n-log"), this.page.state.revision ? `revision ${count(this.page.state.revision)}` : "");
     for (const [kind, button] of Object.entries(this.buttons)) button.setAttribute("aria-pressed", kind === this.#kind);
     if (this.#kind === "updates") this.#changes();
     else this.#read(this.#kind);
@@ -80,7 +82,7 @@ export class Log {
     return h(
       "li",
       {},
-      h("span", { class: "when" }, since(time, this.page.now())),
+      h("span", { class: "when" }, since(time, this.page.now(), "moment")),
       h("b", {}, what),
       h(
         "span",

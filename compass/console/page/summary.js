@@ -1,4 +1,4 @@
-// Summary of the rows: health of services and categories, the headline, the order of the lists. Pure.
+// Summary of the rows: health of services and categories, and the order of the list of listeners. Pure.
 
 import { endpoint, keyOf } from "./store.js";
 
@@ -8,8 +8,10 @@ export const IN_USE = new Set(["up", "slow"]);
 const RANK = Object.fromEntries(STATES.map((state, rank) => [state, rank]));
 export const FOLD_MIN = 60;
 // Listeners up to which all of them are shown: two screens.
-const NONE_REGISTERED = 3.5;
-// Rank of a service without listeners among the states: noteworthy, but not a failure.
+export const NEVER_FOLD_MIN = 3;
+// Services without any listener yet up to which each has a row of its own.
+const NONE_REGISTERED = STATES.length;
+// Rank of a service that never had a listener among the states: behind all that exist.
 
 const TOKENS = new Set(["gns-admin", "gns-viewer"]);
 // Categories whose services are bearer tokens: they have no listeners, and are not part of an application.
@@ -44,10 +46,13 @@ export function registered(count) {
   return STATES.reduce((sum, state) => sum + (state === "offline" ? count.died : count[state]), 0);
 }
 
-/** Return `well`, `watch` (not all are in use), `ill` (some are registered, none is in use), or `none`. */
+/** Return `well`, `watch` (not all are in use), `ill` (some are registered, none is in use), or `none`.
+ *
+ * A service whose listeners are all draining is not lost: an administrator has done it, and its users may finish.
+ */
 export function health(count) {
   if (!registered(count)) return "none";
-  if (!inUse(count)) return "ill";
+  if (!inUse(count)) return count.draining === registered(count) ? "watch" : "ill";
   return count.down || count.suspect || count.slow || count.died ? "watch" : "well";
 }
 
@@ -60,7 +65,8 @@ export function condition({ count, listeners }) {
 export function summarize(state) {
   const services = new Map();
   const serviceOf = (id) => {
-    if (!services.has(id)) services.set(id, { id, category: categoryOf(id), count: counts(), listeners: [], died: new Set() });
+    if (!services.has(id))
+      services.set(id, { id, category: categoryOf(id), count: counts(), listeners: [], died: new Set() });
     return services.get(id);
   };
   const total = counts();
@@ -135,10 +141,13 @@ function matches(row, words) {
   return words.every((word) => lower.includes(word));
 }
 
+export const NEVER = "never";
+// Key of the row that stands for all services without any listener yet.
+
 /** Return the entries of the list, worst first: a service, then its listeners. `shown` and `all` count listeners.
  *
  * In a long list without a search, listeners that are up are folded below the name of their service, unless the service
- * is one of `opened`: so all others stand together, however many are up.
+ * is one of `opened`: so all others stand together, however many are up. So are services that never had a listener.
  */
 export function listing({ services }, { words = "", states = [], category = "", opened = new Set() }) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
@@ -162,94 +171,22 @@ export function listing({ services }, { words = "", states = [], category = "", 
   }
   groups.sort((a, b) => a.rank - b.rank || (a.service.id < b.service.id ? -1 : 1));
   const entries = [];
+  const never = groups.filter(({ service }) => condition(service) === "none");
+  const foldsNever = never.length > NEVER_FOLD_MIN && !wanted.length && !category;
+  const open = opened.has(NEVER);
   for (const { service, rows } of groups) {
+    if (foldsNever && condition(service) === "none") continue;
     const up = folds ? rows.filter((row) => row.state === "up").length : 0;
-    const open = opened.has(service.id);
-    entries.push({ key: `service ${service.id}`, service, folded: up, open });
-    for (const row of rows.filter(({ state }) => open || !up || state !== "up"))
+    const unfolded = opened.has(service.id);
+    entries.push({ key: `service ${service.id}`, service, folded: up, open: unfolded });
+    for (const row of rows.filter(({ state }) => unfolded || !up || state !== "up"))
       entries.push({ key: keyOf(row), listener: row });
   }
+  if (foldsNever) {
+    entries.push({ key: NEVER, never: never.length, open });
+    if (open) for (const { service } of never) entries.push({ key: `service ${service.id}`, service, folded: 0, open });
+  }
   return { entries, shown, all };
-}
-
-/** Return the hosts, worst first: their rows joined with the state of their sessions. */
-export function hostList(state, lags, { ofHost }) {
-  const known = new Map(lags.map((lag) => [lag.host, lag]));
-  const names = new Set([...state.rows.host.keys(), ...known.keys()]);
-  const made = [...names].map((name) => {
-    const row = state.rows.host.get(name) ?? {};
-    const lag = known.get(name) ?? { session: false, acknowledged: 0, pending: 0, status: "unknown" };
-    const condition = row.barred ? "barred" : hostCondition(lag);
-    return { key: name, name, lag, condition, services: row.services ?? [], listeners: ofHost.get(name) ?? 0 };
-  });
-  const order = ["gap", "lagging", "lost", "barred", "unknown", "dialled", "current"];
-  const rank = Object.fromEntries(order.map((one, number) => [one, number]));
-  return made.sort(
-    (a, b) => rank[a.condition] - rank[b.condition] || b.lag.pending - a.lag.pending || (a.name < b.name ? -1 : 1),
-  );
-}
-
-function hostCondition({ session, pending, status }) {
-  if (status === "lost") return "lost";
-  if (status === "gap") return "gap";
-  if (session) return pending ? "lagging" : "current";
-  if (status === "unknown") return "unknown";
-  return pending ? "lost" : "dialled";
-}
-
-/** Return the headline: the severity, one sentence, and the figures below it.
- *
- * `unknown`: why the page does not know the present state; empty: it does. Nothing is called well then.
- */
-export function headline(state, { total, categories: all }, status, hosts, unknown = "") {
-  const servers = status?.servers ?? [];
-  const silent = servers.filter((server) => server.role === "silent").length;
-  const bad = problems(state, { total, all, status, hosts, silent, unknown });
-  const level = bad.some(({ ill }) => ill) ? "ill" : bad.length ? "watch" : "well";
-  const [first = { text: registered(total) ? "All well" : "Nothing is registered" }, ...more] = bad;
-  const lagging = hosts.filter((host) => host.condition === "lagging" || host.condition === "gap");
-  const connected = hosts.filter((host) => host.lag.session).length;
-  return {
-    level: level === "well" && !registered(total) ? "watch" : level,
-    text: first.text.charAt(0).toUpperCase() + first.text.slice(1),
-    why: more.map(({ text }) => text).join(", "),
-    servers: `${Math.max(servers.length, 1) - silent} of ${Math.max(servers.length, 1)}`,
-    listeners: `${count(inUse(total))} of ${count(registered(total))}`,
-    hosts: `${count(connected)} of ${count(hosts.length)}`,
-    lag: !connected
-      ? "no host"
-      : lagging.length
-        ? `${amount(lagging.length, "host")} lagging by up to ${count(Math.max(...lagging.map((one) => one.lag.pending)))}`
-        : "all up to date",
-  };
-}
-
-/** Return what is not well, worst first; `ill`: a person must act. The first one is the headline. */
-function problems(state, { total, all, status, hosts, silent, unknown }) {
-  const sum = (of) => [...all.values()].reduce((number, category) => number + category[of], 0);
-  const alerts = state.rows.alert.size;
-  const [lost, gone] = [sum("lost"), sum("gone")];
-  const away = hosts.filter(({ condition }) => condition === "lost").length;
-  const since = status?.trouble_since ? ` since ${timeOfDay(status.trouble_since)}` : "";
-  return [
-    [status?.trouble, `the store is unavailable: nothing can be registered${since}`, true],
-    [unknown, unknown, false],
-    [alerts, `${amount(alerts, "incident")} open`, true],
-    [lost, `${amount(lost, "service")} without a usable listener`, true],
-    [gone, `${amount(gone, "service")} with all listeners deregistered`, false],
-    [total.died, `${amount(total.died, "listener")} died`, false],
-    [total.down, `${amount(total.down, "listener")} down`, false],
-    [total.suspect, `${total.suspect} suspect`, false],
-    [away, `${amount(away, "host")} without a session`, false],
-    [silent, `${amount(silent, "server")} silent`, false],
-  ]
-    .filter(([is]) => is)
-    .map(([, text, ill]) => ({ text, ill }));
-}
-
-/** Return the time of day in UTC, as in the logs of the daemons. */
-function timeOfDay(seconds) {
-  return `${new Date(seconds * 1000).toISOString().slice(11, 19)} UTC`;
 }
 
 export function amount(number, noun) {

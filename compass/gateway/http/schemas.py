@@ -63,7 +63,8 @@ STRUCTS: dict[str, dict[str, Any]] = {
                 ("host", HOST),
             )
         ]
-    }
+    },
+    "Rename": {"oneOf": [{"properties": {"name": name, "to": name}} for name in (LABEL, SERVICE)]},
 }
 """Rules between the fields of a struct."""
 

@@ -131,6 +131,7 @@ ASKED = (
     _message(requests.Report, replies.Reported, "Report that a listener is dead or slow (function 2.5)."),
     _message(requests.Put, replies.Done, "Add an object (`create`) or change one."),
     _message(requests.Remove, replies.Done, "Remove an object that nothing uses."),
+    _message(requests.Rename, replies.Done, "Rename a category or a service, with all that is known under its name."),
     _message(requests.IssueCredential, replies.CredentialIssued, "Issue a token for a service; it is shown only once."),
     _message(requests.RevokeCredential, replies.Done, "Revoke a token."),
     _message(requests.Apply, replies.Done, "Apply a topology to the declared objects, all or nothing."),

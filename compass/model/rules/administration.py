@@ -27,7 +27,7 @@ def decide_put(draft: Draft, request: Put) -> Done:
     if not request.create and not exists:
         _refuse_unknown(row)
     _put(draft, row)
-    return Done(draft.catalogue.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, draft.shown_changes())
 
 
 def decide_remove(draft: Draft, request: Remove) -> Done:
@@ -47,7 +47,7 @@ def decide_remove(draft: Draft, request: Remove) -> Done:
             if host is None:
                 refuse("unknown-host", f"no host {request.name!r} has connected or been added")
             draft.remove("host-remove", host)
-    return Done(draft.catalogue.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, draft.shown_changes())
 
 
 def decide_issue(draft: Draft, request: IssueCredential) -> CredentialIssued:
@@ -122,7 +122,7 @@ def decide_apply(draft: Draft, request: Apply) -> Done:
         listed = tuple(problems[: limits.PROBLEMS_MAX])
         rest = f"; the first {len(listed)} are listed" if len(listed) < len(problems) else ""
         refuse("invalid-topology", f"{len(problems)} problems, nothing applied{rest}", problems=listed)
-    return Done(draft.catalogue.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, draft.shown_changes())
 
 
 _ORDER: tuple[type, ...] = (Category, Service, Dependency)

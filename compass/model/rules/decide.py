@@ -37,6 +37,7 @@ from compass.model.requests import (
     ReadRequest,
     Register,
     Remove,
+    Rename,
     Renew,
     Report,
     RevokeCredential,
@@ -51,7 +52,7 @@ from compass.model.requests import (
     WeighedReport,
 )
 from compass.model.rows import AdministrationEntry, SecurityEntry
-from compass.model.rules import administration, instances, listeners, listing, queries
+from compass.model.rules import administration, instances, listeners, queries, renaming
 from compass.model.rules.draft import Decision, Draft, Principal, Refused, is_odd, parameters_of, refuse, text_problem
 from compass.model.text import escape_line
 
@@ -60,7 +61,8 @@ _ROLES: tuple[tuple[frozenset[str], tuple[type, ...]], ...] = (
     (frozenset({"host"}), (Disown, Findings, Watch, Renew)),
     (frozenset({"host", "admin", "viewer"}), (Pull,)),
     (frozenset({"admin", "viewer"}), (Fetch, Impact, ReadLog, Status, Digest, Lag, Examine, Ways)),
-    (frozenset({"admin"}), (Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Steer, TryWays, Invite)),
+    (frozenset({"admin"}), (Put, Remove, Rename, IssueCredential, RevokeCredential, Apply, Purge)),
+    (frozenset({"admin"}), (Steer, TryWays, Invite)),
     (frozenset({"server"}), (Suspect, Incident, Verdict, Attend)),
 )
 ROLES: dict[type, frozenset[str]] = {request: roles for roles, requests in _ROLES for request in requests}
@@ -79,6 +81,7 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
     Purge: listeners.decide_purge,
     Put: administration.decide_put,
     Remove: administration.decide_remove,
+    Rename: renaming.decide_rename,
     IssueCredential: administration.decide_issue,
     RevokeCredential: administration.decide_revoke,
     Attend: administration.decide_attend,
@@ -86,11 +89,11 @@ _DECISIONS: dict[type, Callable[[Draft, Any], Reply]] = {
 }
 _ANSWERS: dict[type, Callable[[Catalogue, Any], Reply]] = {
     Pull: queries.query_pull,
-    Fetch: listing.query_fetch,
+    Fetch: queries.query_fetch,
     Impact: queries.query_impact,
 }
 _LOGGED_FOR_ADMINS = frozenset(
-    {Put, Remove, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
+    {Put, Remove, Rename, IssueCredential, RevokeCredential, Apply, Purge, Register, Deregister, Drain}
 )
 _SECURITY_CODES = frozenset({"forbidden", "bad-credential"})
 
@@ -175,7 +178,7 @@ def _conclude(draft: Draft, request: Any, rule: Callable[[Draft, Any], Reply]) -
         return _refused(catalogue, request, principal, now, refused.refusal)
     except InvalidName as problem:
         return _refused(catalogue, request, principal, now, Refusal(problem.code, str(problem)))
-    if isinstance(request, Apply) and request.dry_run:
+    if isinstance(request, Apply | Rename) and request.dry_run:
         return Decision(catalogue, (), reply)
     entry = _administration(request, principal, now, "done", draft.catalogue.revision)
     if draft.declared:

@@ -13,7 +13,7 @@ from compass.model.catalogue.catalogue import Catalogue, topic_of
 from compass.model.limits import PARAMETERS_MAX
 from compass.model.names import InvalidName, format_endpoint, parse_endpoint
 from compass.model.replies import Code, Problem, Refusal, Reply
-from compass.model.rows import AdministrationEntry, Alert, Change, Listener, ListenerKey, Row, SecurityEntry
+from compass.model.rows import AdministrationEntry, Alert, Change, Listener, ListenerKey, Row, SecurityEntry, shown
 from compass.model.text import escape_line, unprintable_in
 
 Role = Literal["host", "admin", "viewer", "server"]
@@ -94,6 +94,10 @@ class Draft:
     def remove(self, operation: str, row: Row) -> None:
         """Remove the row with the key of `row`."""
         self._change(operation, row, removed=True)
+
+    def shown_changes(self) -> tuple[Change, ...]:
+        """Return the changes as a reply has them."""
+        return tuple(map(shown, self.changes))
 
     def _change(self, operation: str, row: Row, *, removed: bool) -> None:
         topic = topic_of(row)

@@ -252,7 +252,7 @@ def decide_verdict(draft: Draft, request: Verdict) -> Reported:
                 f"as many listeners of {category_of(old.service)} are down as its cap of {policy.cap:g} lets be: "
                 f"{_named(old)} and others that fail stay suspect and are used when nothing better is left"
             )
-            draft.open_incident(_cap_id(old), text)
+            draft.open_incident(cap_id(category_of(old.service)), text)
             return Reported(draft.catalogue.revision, old.state)
         if unheld:
             cause = escape_line(f"{instances.UNHELD}, and {cause}", DETAIL_MAX)
@@ -273,14 +273,16 @@ def decide_incident(draft: Draft, request: Incident) -> Reported:
 
 def _settle_cap(draft: Draft, row: Listener) -> None:
     """Close the alert about a category's cap if fewer listeners are down than the cap allows."""
-    if _cap_id(row) in draft.catalogue.alerts:
+    id = cap_id(category_of(row.service))
+    if id in draft.catalogue.alerts:
         category = draft.catalogue.categories.get(category_of(row.service))
         if category is None or may_condemn(_peers(draft, row), category.policy.cap):
-            draft.close_incident(_cap_id(row))
+            draft.close_incident(id)
 
 
-def _cap_id(row: Listener) -> str:
-    return f"failure cap of {category_of(row.service)}"
+def cap_id(category: str) -> str:
+    """Return the id of the incident that as many listeners of a category are down as its cap allows."""
+    return f"failure cap of {category}"
 
 
 def _peers(draft: Draft, row: Listener) -> Iterator[Listener]:
@@ -308,11 +310,11 @@ def decide_purge(draft: Draft, request: Purge) -> Done:
     octets = 0
     for peer in sorted(stale, key=lambda peer: (peer.service, peer.address, peer.port)):
         if octets >= PURGE_OCTETS_MAX:
-            return Done(draft.catalogue.revision, tuple(draft.changes), more=True)
+            return Done(draft.catalogue.revision, draft.shown_changes(), more=True)
         octets += octets_of(peer)
         draft.close_alerts(peer)
         draft.remove("purge", peer)
-    return Done(draft.catalogue.revision, tuple(draft.changes))
+    return Done(draft.catalogue.revision, draft.shown_changes())
 
 
 def existing_service(draft: Draft, text: str) -> str:

@@ -107,10 +107,10 @@ def _check_policy(policy: Policy) -> None:
         if not (least <= value <= most and (value > least or not is_open)):
             accepted = f"more than {least:g}, at most {most:g}" if is_open else f"{least:g} to {most:g}"
             refuse("bad-value", f"{name} {value:g}: {accepted}")
-    _check_pools(policy)
+    check_pools(policy)
 
 
-def _check_pools(policy: Policy) -> None:
+def check_pools(policy: Policy) -> None:
     """Check the fields that concern the selection of listeners. Raises Refused."""
     if len(policy.pools) > POOLS_PER_CATEGORY_MAX:
         refuse(

@@ -12,7 +12,7 @@ from compass.model.interfaces import Clock, StoreUnavailable
 from compass.model.limits import LOG_OCTETS_MAX, PAGE_OCTETS_MAX
 from compass.model.replies import LogEntries, Refusal, Reply
 from compass.model.requests import ReadLog
-from compass.model.rows import LogEntry, UpdateEntry, without_secret
+from compass.model.rows import LogEntry, UpdateEntry, shown
 from compass.server.commit.committer import Committer
 from compass.server.commit.request_queue import RETRY_AFTER_SECONDS
 from compass.server.commit.store_access import StoreAccess
@@ -84,8 +84,7 @@ class LogReader:
 def _without_secret(entry: LogEntry) -> LogEntry:
     if not isinstance(entry, UpdateEntry):
         return entry
-    change = msgspec.structs.replace(entry.change, row=without_secret(entry.change.row))
-    return msgspec.structs.replace(entry, change=change)
+    return msgspec.structs.replace(entry, change=shown(entry.change))
 
 
 def _answer(request: ReadLog, entries: list[LogEntry], floor: int, wanted: int) -> LogEntries | Refusal:

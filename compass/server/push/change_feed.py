@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import msgspec
 from twisted.logger import Logger
 
 from compass.model.catalogue.catalogue import Catalogue
 from compass.model.catalogue.octets import change_octets
 from compass.model.replay_buffer import ReplayBuffer
 from compass.model.replies import FeedEvent, Position, Refusal
-from compass.model.rows import Change, without_secret
+from compass.model.rows import Change, shown
 
 RECENT_MAX = 2_000
 """Changes that a follower can resume from: a few seconds at full speed, hours as a rule; some 2 MB."""
@@ -87,7 +86,7 @@ class ChangeFeed:
 
     def _keep(self, change: Change) -> Change:
         """Append a change, without the digest of a credential, which no follower may see (P11). Returns it so."""
-        change = msgspec.structs.replace(change, row=without_secret(change.row))
+        change = shown(change)
         self._recent.append(change)
         return change
 

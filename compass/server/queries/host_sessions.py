@@ -37,9 +37,9 @@ class HostSessionTracker:
         """Return the session of a host, or its end; None: this server knows of none."""
         return self._sessions.get(host)
 
-    def opened(self, host: str, origin: str) -> None:
+    def opened(self, host: str, origin: str, software: str) -> None:
         """Note a session at this server; `origin`: address that it comes from."""
-        self._set(HostSession(host, "open", self._server, self._now(), origin))
+        self._set(HostSession(host, "open", self._server, self._now(), origin, software))
 
     def ended(self, host: str, state: Literal["left", "lost"]) -> None:
         """Note the end of a session at this server."""

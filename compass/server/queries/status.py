@@ -123,7 +123,7 @@ class StatusReporter:
         known = self._sources.hosts.of(lag.host)
         if known is None or (known.state == "open") != lag.session:
             return lag
-        return msgspec.structs.replace(lag, since=known.since, origin=known.origin)
+        return msgspec.structs.replace(lag, since=known.since, origin=known.origin, software=known.software)
 
     def _lag_with_loss(self, host: Host) -> HostLag:
         """Return the lag of a host; its status says if the host has lost its session and is not back."""

@@ -6,6 +6,7 @@ How it writes is flow control, in the class below it.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
@@ -120,6 +121,8 @@ class Session(FlowControl):
         """The connection was closed properly, by either side, not lost."""
         self.probes = False
         """The host answers inquiries."""
+        self.software = ""
+        """Software of the peer, as it says."""
         self.instance = ""
         """Run of the daemon, as its last watch said; empty: unknown."""
         self.suspicions = False
@@ -251,6 +254,7 @@ class Session(FlowControl):
                 self._close(connection)
 
     def _greet(self, connection: ServerConnection, hello: Hello) -> None:
+        self.software = sys.intern(hello.software)
         match self._context.handler.hello(self):
             case Greeting(server, store, revision, software, renews):
                 connection.welcome(server, store, revision, software, hello.versions[0], renews)

@@ -145,6 +145,22 @@ def test_a_widening_of_later_date_does_not_skip_what_is_still_to_come() -> None:
     assert replica.catalogue.revision == change.revision
 
 
+def test_a_duplicate_moves_the_revision_of_the_host_and_nothing_else() -> None:
+    """A snapshot of a later revision holds what the next notices bring: "its own revision becomes `change.revision` if
+    that is larger", so that the host may acknowledge them."""
+    source = Source(1)
+    replica = Replica()
+    replica.watching(source.pull(["s0.b"]), ["s0.b"])
+    widening, held = source.change(Dependency("b", "a")), source.change(Service("s0.a"))
+    replica.notice(Notice(widening, snapshot(source.catalogue, {"a", "s0.a"})))
+    before = replica.catalogue
+    assert before.revision == widening.revision
+    assert replica.notice(Notice(held)) == "duplicate"
+    assert replica.catalogue == msgspec.structs.replace(before, revision=held.revision)
+    assert replica.notice(Notice(widening)) == "duplicate"
+    assert replica.catalogue.revision == held.revision
+
+
 def test_only_a_statement_about_the_same_store_empties_a_view() -> None:
     """P5: with a number it does, from another store that knows nothing of this host it does not."""
     source = Source(1)

@@ -581,6 +581,17 @@ def test_a_host_that_read_too_slowly_takes_everything_anew(stage: Stage) -> None
     assert server.acknowledged[-1] == Acknowledge(61)
 
 
+def test_a_notice_of_what_is_held_is_acknowledged(stage: Stage) -> None:
+    """A duplicate: the host holds the change, and a server that waits for the acknowledgement would end the session."""
+    server = ready(stage)
+    held = Snapshot(40, {**VIEW.topics, "a.uss": 45}, [*ROWS, listener(1)])
+    server.send(frame(encode(Resync(held))))
+    server.send(notice(45, 12))
+    stage.run()
+    assert server.acknowledged[-1] == Acknowledge(45)
+    assert stage.daemon.status().revision == 45
+
+
 def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:
     """Now and then the host asks whether all is as held; a dead connection is noticed by that."""
     stage = Stage(tmp_path, refresh_seconds=100.0)
@@ -591,6 +602,17 @@ def test_the_refresh_is_a_question_that_costs_little(tmp_path: Path) -> None:
     assert len(server.asked) == 1
     stage.run(limits.REPLY_SECONDS + 1)
     assert len(stage.places[0].servers) == 2
+
+
+def test_at_rest_a_kept_session_has_one_question_in_an_hour(stage: Stage) -> None:
+    """P4: "a `watch` that the agent repeats on a kept session, by default once an hour"; nothing else is sent."""
+    server = ready(stage)
+    stage.clock.advance(3_500.0)
+    stage.run()
+    assert not server.asked and not server.acknowledged and server.open
+    stage.clock.advance(101.0)
+    stage.run()
+    assert server.watched(Watching("store", 10)).since == 10
 
 
 def test_stopping(stage: Stage) -> None:

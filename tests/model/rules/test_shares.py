@@ -21,7 +21,7 @@ from compass.model.limits import (
 from compass.model.replies import Done, Refusal, Registered, Rows
 from compass.model.requests import Apply, Deregister, Fetch, Purge, Put, Register, Remove
 from compass.model.rows import Category, Dependency, Listener, Service
-from compass.model.rules import listeners, listing, shares
+from compass.model.rules import listeners, queries, shares
 from compass.wire.messages import encode
 from tests.support.catalogue_rows import ADMIN, World, store
 
@@ -183,7 +183,7 @@ def test_pages_are_the_list(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> No
     for port in (1, 2, 3):
         world.ask(Deregister("a.store", "", "10.0.0.1", port, 1, died=True))
     whole = world.get(Rows, msgspec.structs.replace(fetch, pages=False, limit=1000))
-    monkeypatch.setattr(listing, "PAGE_OCTETS_MAX", 300)
+    monkeypatch.setattr(queries, "PAGE_OCTETS_MAX", 300)
     found = pages(world, fetch)
     rows = [row for page in found for row in page.rows]
     assert rows == list(whole.rows)
@@ -197,7 +197,7 @@ def test_pages_are_the_list(fetch: Fetch, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_row_that_stays_is_in_one_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that come and go between pages neither hide nor repeat the others."""
     world = filled(store(), "b.store", 9)
-    monkeypatch.setattr(listing, "PAGE_OCTETS_MAX", 200)
+    monkeypatch.setattr(queries, "PAGE_OCTETS_MAX", 200)
     seen: list[int] = []
     cursor = ""
     while True:

@@ -47,3 +47,27 @@ def test_a_host_that_watches_again_has_no_gap_any_longer(world: Uss) -> None:
     assert isinstance(again, Watching) and again.snapshot is not None
     lag = lag_of(world, "web1")
     assert (lag.acknowledged, lag.status) == (revision - 1, "ok")
+
+
+def test_a_host_cannot_acknowledge_more_than_there_is(world: Uss) -> None:
+    """P12: "A server counts an `acknowledge` of a larger revision than its own as one of its own revision": what comes
+    later is missed again."""
+    world.server()
+    client, store = watcher(world, "web1", "portal.web"), world.client(("host", "store1"))
+    client.acknowledging = False
+    revision = register(world, store, port=1).revision
+    client.connection.acknowledge(revision + 1000)
+    client.flush()
+    world.run(0.1)
+    assert (lag_of(world, "web1").acknowledged, lag_of(world, "web1").pending) == (revision, 0)
+    register(world, store, port=2)
+    assert (lag_of(world, "web1").acknowledged, lag_of(world, "web1").pending) == (revision, 1)
+
+
+def test_a_host_that_only_registers_may_watch_for_no_service(world: Uss) -> None:
+    """`services` "may be empty, and is for a host that only registers listeners"."""
+    world.server()
+    tool = watcher(world, "tool1")
+    assert tool.watching.snapshot is not None and not tool.watching.snapshot.topics
+    register(world, tool)
+    assert lag_of(world, "tool1").session and not tool.pushed

@@ -57,6 +57,7 @@ def test_sessions_begin_and_end_at_every_server(world: Hosts) -> None:
         assert began <= session.since <= began + late
     lag = lag_at(world, "gns1", "web1")
     assert lag.session and lag.server == "gns1" and lag.since == here[1].hosts[0].since and lag.origin == "web1"
+    assert lag.software == here[1].hosts[0].software == "opengnscd" and there[1].hosts[0].software == ""
     world.hosts["web1"].crash()
     world.run(3.0)
     assert [one.hosts[0].state for one in (here[-1], there[-1])] == ["lost", "lost"]

@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionRefusedError
 from compass.model.replies import (
     CredentialIssued,
     Dependencies,
+    Done,
     LogEntries,
     Refusal,
     Registered,
@@ -19,8 +20,20 @@ from compass.model.replies import (
     Told,
     Watching,
 )
-from compass.model.requests import Fetch, Impact, IssueCredential, Pull, Put, ReadLog, Register, Status, Watch
-from compass.model.rows import Category, Host
+from compass.model.requests import (
+    Apply,
+    Fetch,
+    Impact,
+    IssueCredential,
+    Pull,
+    Put,
+    ReadLog,
+    Register,
+    Remove,
+    Status,
+    Watch,
+)
+from compass.model.rows import Category, Credential, Host
 from compass.server.sessions import connection_limits
 from compass.wire import limits
 from compass.wire.frames import frame
@@ -250,6 +263,20 @@ def test_no_answer_has_the_digest_of_a_credential(world: Uss) -> None:
         assert not [digest for digest in digests if digest in reply]
     log = admin.ask(ReadLog("updates", last=1))
     assert isinstance(log, LogEntries) and log.entries[0].change.row == issued.credential  # type: ignore[union-attr]
+
+
+def test_no_reply_with_changes_has_the_digest_of_a_credential(world: Uss) -> None:
+    """A service that is removed, or pruned by a topology, goes with its credentials: the reply shows them without."""
+    world.wait(world.server().started)
+    catalogue = world.servers["gns1"].nameserver.catalogue
+    digests = {row.digest for own in catalogue.credentials.values() for row in own.values()}
+    admin = world.admin()
+    for request in (Apply((), prune=True, dry_run=True), Remove("service", CHINA), Apply((), prune=True)):
+        reply = admin.ask(request)
+        assert isinstance(reply, Done)
+        assert [change.row.digest for change in reply.changes if isinstance(change.row, Credential)]
+        encoded = msgspec.json.encode(reply).decode()
+        assert not [digest for digest in digests if digest in encoded]
 
 
 def test_a_server_that_stops_says_goodbye(world: Uss) -> None:
