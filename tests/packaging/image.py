@@ -110,6 +110,9 @@ class Container:
         self._name = buildah.output("from", f"localhost/{image}")
         shown = json.loads(buildah.output("inspect", "--type=image", f"localhost/{image}"))
         self.config = shown["Docker"]["config"]
+        # buildah mounts a VOLUME over what is mounted there by an option; Podman and Docker do not.
+        for place in set(self.config["Volumes"]) & set(mounts.values()):
+            buildah.output("config", f"--volume={place}-", self._name)
         self._options = [f"--volume={path}:{place}" for path, place in mounts.items()]
         self._options += [f"--env={name}={value}" for name, value in variables.items()]
 
