@@ -16,7 +16,7 @@ from tests.packaging.installed import ROOT
 
 CONTAINERS = ROOT / "contrib/container"
 OLDEST_KUBERNETES = "1.27"
-"""Oldest version that the example is promised for, beside the latest one that the package knows."""
+"""Oldest version that the example is promised for; the newest is the last that the package knows."""
 
 
 def compose_errors(document: Any) -> list[str]:
