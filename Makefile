@@ -129,6 +129,9 @@ wheel: $(READY)  ## build the wheel and the source archive into dist/
 wheel-check: wheel  ## install the wheel into an empty environment and type the tutorial and README there
 	@$(BIN)/python -m tests.docs.typing docs/tutorial.md README.md --wheel dist/*.whl
 
+image-check: $(READY)  ## build both container images with buildah and run them (root, Debian's buildah and mmdebstrap; some minutes)
+	@$(BIN)/python -m tests.packaging.image
+
 docs-rewrite: $(READY)  ## run the examples of README and tutorials and record their output (ARGS="README.md": only these)
 	@$(BIN)/python -m tests.docs.typing $(or $(ARGS),README.md README.zh.md docs/tutorial.md docs/tutorial.zh.md) --rewrite
 

@@ -1,4 +1,7 @@
-"""The Containerfile, as far as it goes without an image: what it says, that what it names exists, and its RUN steps."""
+"""The Containerfile without a build: its text, the files that it names, and the steps that make the wheel.
+
+`make image-check` builds both images and runs them.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,21 @@ import ast
 import json
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from compass.cli.main import cli as opengnsc
 from compass.client.core.endpoint import DEFAULT_SOCKET, parse_api_endpoint
+from tests.packaging import image
 from tests.packaging.installed import ROOT
 
 FILE = ROOT / "contrib/container/Containerfile"
 KNOWN = {
-    *("FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME"),
+    *("ARG", "FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME"),
     *("STOPSIGNAL", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT"),
 }
 
@@ -29,8 +35,8 @@ def instructions() -> list[tuple[str, str, str]]:
     for line in filter(None, text.splitlines()):
         word, _, rest = line.partition(" ")
         if word == "FROM":
-            image, _, stage = rest.partition(" AS ")
-            assert image and stage, line
+            base, _, stage = rest.partition(" AS ")
+            assert base and stage, line
         found.append((stage, word, rest))
     return found
 
@@ -41,9 +47,11 @@ def test_each_stage_is_known_and_ends_as_somebody_without_rights() -> None:
     for stage, word, rest in instructions():
         assert word in KNOWN, word
         if word == "FROM":
-            image = rest.partition(" AS ")[0]
-            assert image in stages or re.fullmatch(r"[\w./-]+:[\w.-]+", image)
+            base = rest.partition(" AS ")[0]
+            assert base in stages or base == "${PYTHON_IMAGE}"
             stages.append(stage)
+        if word == "ARG":
+            assert re.fullmatch(r"PYTHON_IMAGE=[\w./-]+:[\w.-]+", rest)
         if word == "COPY" and (source := re.search(r"--from=(\S+)", rest)):
             assert source[1] in stages
     users = [rest for stage, word, rest in instructions() if word == "USER" and stage == "base"]
@@ -83,7 +91,6 @@ def test_its_steps_make_a_wheel(tmp_path: Path) -> None:
     """The wheel stage, played on this machine: what it copies is enough for the RUN step that builds."""
     import shutil
     import subprocess
-    import sys
 
     source, made = tmp_path / "src", tmp_path / "dist"
     source.mkdir()
@@ -198,6 +205,21 @@ def test_nomad_runs_one_daemon_on_each_client() -> None:
     assert (settings["network_mode"], settings["pid_mode"]) == ("host", "host")
     for place in ("/etc/opengns:/etc/opengns:ro", "/var/lib/opengns:/var/lib/opengns", "/run/opengns:/run/opengns"):
         assert f'"{place}"' in text
+
+
+def test_builds_keep_the_health_check() -> None:
+    """Images of the OCI format have no HEALTHCHECK, so each documented build names the other format."""
+    for text in (FILE.read_text(), (ROOT / "docs/howto/container.md").read_text()):
+        builds = re.findall(r"podman build.*", text)
+        assert len(builds) >= 2 and all("--format docker" in build for build in builds)
+
+
+def test_the_image_check_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a program that it needs, `make image-check` fails before it does anything."""
+    monkeypatch.setattr(image, "NEEDED", ("no-such-program",))
+    assert image.missing()[:1] == ["no-such-program"]
+    monkeypatch.setattr(sys, "argv", ["image"])
+    assert image.main() == 1
 
 
 def test_the_page_names_each_file() -> None:
