@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from twisted.internet.defer import Deferred
 
 from compass.agent.registration.journal import FILE_NAME, Process, Registration, RegistrationJournal
 from compass.agent.registration.sharing import SHARERS_MAX, SharedRegistrations
@@ -140,6 +141,37 @@ def test_an_end_that_is_refused_leaves_no_row_that_looks_well(world: Hosts, toke
     world.dead.add((ADDRESS, 2028))
     gone = world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA], epoch=epoch)))
     assert isinstance(gone, Refusal) and gone.code == "bad-credential"
+    world.run(OVER_SECONDS)
+    assert row(world).state == "down" and UNHELD in world.catalogue.alerts
+
+
+def test_a_refused_end_is_compared_also_while_a_watch_is_under_way(
+    world: Hosts, tokens: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch that was sent before says that the host holds the row: another one follows it."""
+    provider = world.daemon("provider")
+    epoch = world.wait(provider.register(wish(tokens))).epoch
+    upstream = world.hosts["provider"].upstream
+    ask: Any = upstream.ask
+    held: list[tuple[Watch, Deferred[Any]]] = []
+
+    def hold_watches(request: Any) -> Any:
+        if not isinstance(request, Watch):
+            return ask(request)
+        held.append((request, Deferred()))
+        return held[-1][1]
+
+    monkeypatch.setattr(upstream, "ask", hold_watches)
+    world.wait(provider.register(LocalRegister("one.openuso", 2029, tokens["one.openuso"])))
+    world.run(2.0)
+    ((watch, answer),) = held
+    (credential,) = world.catalogue.credentials[CHINA].values()
+    world.administer(RevokeCredential(CHINA, credential.id))
+    world.dead.add((ADDRESS, 2028))
+    gone = world.wait(provider.deregister(LocalDeregister(CHINA, 2028, tokens[CHINA], epoch=epoch)))
+    assert isinstance(gone, Refusal) and gone.code == "bad-credential"
+    monkeypatch.setattr(upstream, "ask", ask)
+    ask(watch).addCallback(answer.callback)
     world.run(OVER_SECONDS)
     assert row(world).state == "down" and UNHELD in world.catalogue.alerts
 

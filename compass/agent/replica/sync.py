@@ -114,6 +114,8 @@ class ReplicaSync:
         self._asking = False
         self._has_added = False
         """The host wants a service for which no watch was sent yet."""
+        self._must_compare = False
+        """The host holds something else than the last watch said."""
         self._next_added_at = 0.0
         """Earliest time of the next watch for an added service."""
         self._in_step = False
@@ -167,6 +169,7 @@ class ReplicaSync:
 
     def compare(self) -> None:
         """Watch again, because this host does not hold all that is recorded for it: servers find the difference."""
+        self._must_compare = True
         self._watch()
 
     def watch_added(self) -> None:
@@ -258,7 +261,7 @@ class ReplicaSync:
             since = 0
         if self._has_added:
             self._next_added_at = self._clock.seconds() + WATCH_PAUSE_SECONDS
-        self._asking, self._has_added = True, False
+        self._asking, self._has_added, self._must_compare = True, False, False
         settings, book = self._settings, self.book
         self._trouble = book.trouble() if book is not None else ""
         request = Watch(
@@ -317,6 +320,8 @@ class ReplicaSync:
         self._in_step = True
         self._upstream.settled()
         self._has_added = not set(self._wanted.all) <= set(services)
+        if self._must_compare:
+            self._watch()
         self.watch_added()
         self.trouble_changed()
 
