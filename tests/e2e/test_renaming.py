@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import dns.rcode
 import pytest
 
@@ -14,22 +9,12 @@ from compass.client.core.blocking_api import ApiProblem
 from compass.model.host_api import LocalDeregister, LocalRegister
 from compass.model.replies import ServerStatus
 from compass.model.requests import Status
-from tests.e2e.deployment import HTTP_SERVICE, Deployment, free_port
+from tests.e2e.containers import serving
+from tests.e2e.deployment import Deployment, free_port
 from tests.e2e.processes import eventually
 from tests.e2e.resolvers import Resolver
 
 OLD, NEW = "chinaserver.openuss", "north.openuss"
-
-
-@contextmanager
-def serving(address: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that accepts connections, and that is ended in any case."""
-    process = subprocess.Popen([sys.executable, "-c", HTTP_SERVICE, address, str(port)])
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_a_service_moves_to_its_new_name_without_a_pause(deployment: Deployment) -> None:
@@ -44,7 +29,7 @@ def test_a_service_moves_to_its_new_name_without_a_pause(deployment: Deployment)
         outcome = host.api.register(LocalRegister(service, port, token, pid=pid))
         assert outcome.state == "up", outcome
 
-    with serving(host.address, port) as process:
+    with serving(host, port) as process:
         eventually(lambda: resolver.addresses("openuss.gns") == [], "there is none yet")
         register(OLD, process.pid)
         user.resolves(OLD, "service", [port])
@@ -75,7 +60,7 @@ def test_a_category_is_renamed_in_one_step(deployment: Deployment) -> None:
     user.in_session()
     host.in_session()
     port, token = free_port(host.address), deployment.token("account.openuso")
-    with serving(host.address, port) as process:
+    with serving(host, port) as process:
         given = LocalRegister("account.openuso", port, token, pid=process.pid)
         host.api.register(given)
         user.resolves("openuso", "service", [port])

@@ -6,10 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,21 +18,11 @@ from compass.model.replies import ServerStatus
 from compass.model.requests import Status
 from compass.model.rows import Listener
 from tests.e2e.conftest import Deploy
-from tests.e2e.deployment import HTTP_SERVICE, Deployment, Host, free_port
+from tests.e2e.containers import serving
+from tests.e2e.deployment import Deployment, Host, free_port
 from tests.e2e.processes import Program, eventually, python
 
 SERVICE = "chinaserver.openuss"
-
-
-@contextmanager
-def serving(address: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that accepts connections, and that is ended in any case."""
-    process = subprocess.Popen([sys.executable, "-c", HTTP_SERVICE, address, str(port)])
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def row(deployment: Deployment, port: int) -> Listener:
@@ -71,7 +58,7 @@ def test_a_lost_state_directory(deployment: Deployment, stranger: bool) -> None:
     host = deployment.add_host(f"lost{stranger:d}")
     host.in_session()
     port = free_port(host.address)
-    with serving(host.address, port) as process:
+    with serving(host, port) as process:
         host.api.register(LocalRegister(SERVICE, port, deployment.token(SERVICE)))
         host.daemon.kill()
         shutil.rmtree(host.directory / "state")
@@ -99,12 +86,12 @@ def test_a_restored_backup(deploy: Deploy) -> None:
     host.in_session()
     backup = deployment.directory / "b.sqlite3"
     runner, place = CliRunner(), {"OPENGNSSD_CONFIG": str(deployment.directory / "opengnssd.toml")}
-    with serving(host.address, first := free_port(host.address)) as process:
+    with serving(host, first := free_port(host.address)) as process:
         host.api.register(LocalRegister(SERVICE, first, deployment.token(SERVICE), pid=process.pid))
         made = runner.invoke(admin_cli, ["backup", str(backup)], env=place)
         assert made.exit_code == 0, made.output
     eventually(lambda: row(deployment, first).state == "offline", "its death is known")
-    with serving(host.address, second := free_port(host.address)) as process:
+    with serving(host, second := free_port(host.address)) as process:
         host.api.register(LocalRegister(SERVICE, second, deployment.token(SERVICE), pid=process.pid))
         deployment.server.stop()
         restored = runner.invoke(admin_cli, ["restore", str(backup), "--yes"], env=place)
@@ -194,7 +181,7 @@ def test_a_book_that_cannot_be_read(deployment: Deployment) -> None:
     host = deployment.add_host("unread1")
     host.in_session()
     port = free_port(host.address)
-    with serving(host.address, port):
+    with serving(host, port):
         host.api.register(LocalRegister(SERVICE, port, deployment.token(SERVICE)))
         host.daemon.stop()
         book = host.directory / "state" / "registrations.json"

@@ -2,6 +2,10 @@
 
 import { age, moment, momentAndAge, timestamp } from "./format.js";
 
+/** Media query of windows that are too narrow for graphs. */
+export const NARROW = "(max-width: 720px)";
+/** Picture of each condition of a service, category or headline. */
+export const PICTURES = { well: "up", note: "none", watch: "suspect", ill: "down", none: "none", gone: "offline" };
 const SVG = "http://www.w3.org/2000/svg";
 
 function fill(element, attributes, children) {

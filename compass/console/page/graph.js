@@ -1,6 +1,6 @@
 // Graph of categories with their dependencies and health; the same as a list, for narrow windows and screen readers.
 
-import { $, h, icon, s, text } from "./dom.js";
+import { $, NARROW, PICTURES, h, icon, s, text } from "./dom.js";
 import { amount, count, inUse, registered, STATES } from "./summary.js";
 import { layout } from "./graph_layout.js";
 
@@ -12,8 +12,6 @@ const EDGE = 14;
 const SHARE_MIN = 4;
 const GRAPH_MAX = 80;
 // Categories above which the list is shown first: a drawing of more is unreadable.
-const NARROW = "(max-width: 720px)";
-const PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none" };
 const HEALTH = {
   well: "all in use",
   watch: "not all in use",

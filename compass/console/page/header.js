@@ -1,9 +1,8 @@
 // Top of the page: headline, connection and clock.
 
-import { $, icon, since, text } from "./dom.js";
+import { $, PICTURES, icon, since, text } from "./dom.js";
 import { age, timeOfDay } from "./format.js";
 
-const PICTURES = { well: "up", note: "none", watch: "suspect", ill: "down" };
 const LATE_SECONDS = 20;
 // A live stream is never silent for longer; above it the page shows the age of the last update.
 

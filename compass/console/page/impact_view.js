@@ -1,7 +1,7 @@
 // Panel of the impact of what is lost or chosen: a graph from the services to those who depend on them. Narrow windows
 // show the same as a list.
 
-import { $, h, icon, s, text } from "./dom.js";
+import { $, NARROW, PICTURES, h, icon, s, text } from "./dom.js";
 import { amount, count } from "./summary.js";
 import { describeImpact, impactOf } from "./impact.js";
 import { enumerate } from "./format.js";
@@ -15,8 +15,6 @@ const TOP = 20;
 const BOXES_MAX = 6;
 // Boxes of a column; the last one stands for all others. The list has all of them.
 const LETTER = 7.6;
-const NARROW = "(max-width: 720px)";
-const PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none", gone: "offline" };
 const COLUMNS = ["", "Depends on it", "Depends on those"];
 
 export class ImpactView {

@@ -1,6 +1,6 @@
 // Panel of the open incidents in groups, worst first, and of those that were resolved last.
 
-import { $, badge, h, icon, since, text } from "./dom.js";
+import { $, PICTURES, badge, h, icon, since, text } from "./dom.js";
 import { amount, count } from "./summary.js";
 import { endpoint } from "./store.js";
 import { reasonOf, subjectOf } from "./incidents.js";
@@ -8,7 +8,6 @@ import { linkTo } from "./route.js";
 import { ticket } from "./ticket.js";
 import { impactOf } from "./impact.js";
 
-const PICTURES = { ill: "down", watch: "suspect" };
 const GROUPS_SHOWN = 5;
 // Groups before "more": a screen of a phone.
 const ALERTS_SHOWN = 6;

@@ -1,12 +1,11 @@
 // The list of listeners by service. Only the rows in sight are drawn.
 
-import { $, badge, h, icon, since, text } from "./dom.js";
+import { $, PICTURES, badge, h, icon, since, text } from "./dom.js";
 import { amount, condition, count, inUse, listing, NEVER, registered, STATES } from "./summary.js";
 import { VirtualList } from "./virtual_list.js";
 import { endpoint } from "./store.js";
 import { origin, STATE_MEANS } from "./format.js";
 
-const HEALTH_PICTURES = { well: "up", watch: "suspect", ill: "down", none: "none", gone: "offline" };
 const TYPING_MS = 120;
 
 export function cell(kind, ...children) {
@@ -126,7 +125,7 @@ export class ListenerList {
       h(
         "span",
         { role: "cell", "aria-colspan": 5 },
-        icon(HEALTH_PICTURES[well]),
+        icon(PICTURES[well]),
         h("b", {}, id),
         h("span", { class: "sum" }, sum),
         backup && backup !== id && well !== "none" && !inUse(number)
